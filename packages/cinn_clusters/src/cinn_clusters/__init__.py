@@ -1,0 +1,1 @@
+"""Posteriors of a galaxy cluster's merger history by conditional invertible networks."""

@@ -1,0 +1,1 @@
+"""Strong gravitational lenses in survey images, by positive-unlabeled learning, calibrated."""
