@@ -1,0 +1,180 @@
+"""Learning curves: of one run from the rows of its `metrics.jsonl`, and of many runs as mean and band."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skyloom.plots.style import PAGE, panels
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import matplotlib.figure
+
+__all__ = ["Curve", "band", "draw_bands", "draw_learning_curves", "learning_curves", "smoothed"]
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric of one split against the optimizer step; undefined values are NaN."""
+
+    split: str  # "train" or "val"
+    metric: str
+    step: Array
+    value: Array
+
+
+def learning_curves(rows: Iterable[Mapping[str, Any]]) -> list[Curve]:
+    """The `train/...` and `val/...` columns of the rows, each with the steps at which it was written.
+
+    >>> rows = [{"step": 1, "train/loss": 2.0}, {"step": 2, "train/loss": 1.0, "val/nll": None}]
+    >>> [(c.split, c.metric, c.step.tolist()) for c in learning_curves(rows)]
+    [('train', 'loss', [1.0, 2.0]), ('val', 'nll', [2.0])]
+    """
+    points: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for row in rows:
+        for key, value in row.items():
+            split, slash, metric = key.partition("/")
+            if slash and split in ("train", "val") and "step" in row:
+                number = value if isinstance(value, (int, float)) else math.nan
+                points.setdefault((split, metric), []).append((float(row["step"]), float(number)))
+    curves = []
+    for (split, metric), pairs in points.items():
+        steps, values = np.array(sorted(pairs, key=lambda pair: pair[0])).T
+        curves.append(Curve(split, metric, steps, values))
+    return curves
+
+
+def smoothed(values: Array, window: int) -> Array:
+    r"""Centred moving mean over at most `window` finite values, narrower (and still centred) near both ends.
+
+    $s_i = \operatorname{mean}(v_{i-h}, \dots, v_{i+h})$ with $h = \min(\lfloor w/2 \rfloor, i, n-1-i)$, so that a
+    straight line stays itself to its last point, and nothing is delayed as an exponential mean would delay it.
+    """
+    values = np.asarray(values, dtype=float)
+    finite = np.isfinite(values)
+    total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
+    count = np.concatenate([[0], np.cumsum(finite)])
+    at = np.arange(len(values))
+    half = np.minimum(np.minimum(at, len(values) - 1 - at), window // 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (total[at + half + 1] - total[at - half]) / (count[at + half + 1] - count[at - half])
+
+
+def band(curves: Sequence[Curve]) -> tuple[Array, Array, Array]:
+    """Steps, mean and standard deviation over runs, at the steps where every run has a finite value.
+
+    Where one run has stopped early the mean ends too: it never jumps because its members changed.
+    With a single run the deviation is NaN.
+    """
+    values = [dict(zip(c.step[np.isfinite(c.value)], c.value[np.isfinite(c.value)], strict=True)) for c in curves]
+    steps = np.array(sorted(set.intersection(*(set(v) for v in values)) if values else set()))
+    table = np.array([[v[s] for s in steps] for v in values]).reshape(len(values), len(steps))
+    mean = table.mean(axis=0) if len(values) else np.array([])
+    spread = table.std(axis=0, ddof=1) if len(values) > 1 else np.full(len(steps), np.nan)
+    return steps, mean, spread
+
+
+def draw_learning_curves(
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    first: Sequence[str] = (),
+    best_step: int | None = None,
+    limit: int = 6,
+) -> tuple["matplotlib.figure.Figure | None", list[list[Curve]]]:
+    """A panel per metric, training and validation together; `best_step` is marked.
+
+    `first` names metrics (with or without split) to be drawn first, after the loss; at most `limit` panels are drawn.
+    Returns the figure and what each panel holds, or None when there is nothing to draw.
+    """
+    wanted = ["loss", *(name.partition("/")[2] or name for name in first)]
+    by_metric: dict[str, list[Curve]] = {}
+    for curve in learning_curves(rows):
+        if np.isfinite(curve.value).any():
+            by_metric.setdefault(curve.metric, []).append(curve)
+    names = sorted(by_metric, key=lambda m: (wanted.index(m) if m in wanted else len(wanted), m))[:limit]
+    if not names:
+        return None, []
+    columns = min(len(names), 3 if len(names) > 4 else 2)
+    height = math.ceil(len(names) / columns) * 2.3
+    figure, axes = panels(math.ceil(len(names) / columns), columns, width=PAGE, height=height, squeeze=False)
+    for axis, name in zip(axes.flat, names, strict=False):
+        for curve in by_metric[name]:
+            _draw_curve(axis, curve)
+        _frame(axis, by_metric[name], best_step)
+        axis.set_title(name)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    return figure, [by_metric[name] for name in names]
+
+
+def _draw_curve(axis: "matplotlib.axes.Axes", curve: Curve) -> None:
+    colour = {"train": "C0", "val": "C1"}[curve.split]
+    label = {"train": "training", "val": "validation"}[curve.split]
+    if curve.split == "train" and len(curve.step) > 60:
+        axis.plot(curve.step, curve.value, color=colour, alpha=0.3, linewidth=0.6)
+        axis.plot(curve.step, smoothed(curve.value, len(curve.value) // 25), color=colour, label=label)
+    else:
+        marker = "o" if len(curve.step) <= 60 else None
+        axis.plot(curve.step, curve.value, color=colour, label=label, marker=marker)
+
+
+def _frame(axis: "matplotlib.axes.Axes", curves: Sequence[Curve], best_step: int | None) -> None:
+    """Labels, scale and limits; a start far outside the rest is cut off and its height written down."""
+    values = np.concatenate([c.value[np.isfinite(c.value)] for c in curves])
+    later = np.concatenate([c.value[len(c.value) // 8 :] for c in curves])
+    later = later[np.isfinite(later)]
+    if values.min() > 0 and values.max() > 30 * values.min():
+        axis.set_yscale("log")
+    elif len(later) > 4 and np.ptp(values) > 6 * np.ptp(later) > 0:
+        axis.set_ylim(later.min() - 0.1 * np.ptp(later), later.max() + 0.1 * np.ptp(later))
+        worst = values[np.argmax(np.abs(values - np.median(later)))]
+        axis.annotate(
+            f"starts at {worst:.3g}", (0.03, 0.94 if worst > 0 else 0.04), xycoords="axes fraction", fontsize=6
+        )
+    if best_step is not None:
+        axis.axvline(best_step, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), label="best weights")
+    axis.set_xlabel("optimizer step")
+    axis.xaxis.set_major_locator(_whole_steps())
+    axis.legend(loc="best")
+
+
+def _whole_steps() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=5, integer=True)
+
+
+def draw_bands(
+    axis: "matplotlib.axes.Axes", groups: Mapping[str, Sequence[Curve]], *, emphasise: str | None = None
+) -> dict[str, tuple[Array, Array, Array]]:
+    """For each labelled group of runs its mean curve, a band of one standard deviation, and every run as a thin line.
+
+    With more groups than colours, all but `emphasise` are grey. Returns what `band` gave for each.
+    """
+    from matplotlib import rcParams
+
+    colours = rcParams["axes.prop_cycle"].by_key()["color"]
+    drawn = {}
+    many = len(groups) > len(colours)
+    for number, (label, curves) in enumerate(groups.items()):
+        grey = many and label != emphasise
+        colour = "0.6" if grey else colours[0 if many else number]
+        for curve in curves:
+            axis.plot(curve.step, curve.value, color=colour, linewidth=0.5, alpha=0.5)
+        steps, mean, spread = drawn[label] = band(curves)
+        if len(steps) and len(curves) > 1:
+            axis.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+        if len(steps):
+            width = 2.0 if label == emphasise else 1.2
+            axis.plot(steps, mean, color=colour, linewidth=width, label=None if grey else label)
+    axis.set_xlabel("optimizer step")
+    axis.xaxis.set_major_locator(_whole_steps())
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(loc="best")
+    return drawn
