@@ -14,7 +14,7 @@ export SKYLOOM_OVERRIDES = $(MAKEOVERRIDES)
 # Two busy threads on two cores are far slower than one for small operations (training measures and chooses by itself).
 export OMP_NUM_THREADS ?= 1
 
-LAUNCHED := train evaluate predict report export sweep runs ls config rerun prepare look analyse new bench
+LAUNCHED := train evaluate predict report export sweep runs ls config rerun new bench
 .PHONY: help setup $(LAUNCHED) test test-all test-gpu lint format docs wheels clean
 .DEFAULT_GOAL := help
 

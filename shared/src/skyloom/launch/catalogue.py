@@ -1,0 +1,44 @@
+"""`ls`: a package's experiments and their goals. `config`: what a command would run, and every choice of every group."""
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from skyloom.launch.compose import choices, compose_config, conf_dir, experiments, groups, resolve
+from skyloom.launch.summary import goal_text
+from skyloom.launch.words import take
+
+__all__ = ["config", "first_line", "ls"]
+
+
+def first_line(name: str) -> str:
+    """What an experiment's file says it shows: its first comment that is not Hydra's header."""
+    for line in (conf_dir() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @"):
+            return line.lstrip("# ").strip()
+    return ""
+
+
+def ls(words: list[str]) -> int:
+    own, _ = take(words, "pkg")
+    found = experiments(own.get("pkg"))
+    table = Table("package", "experiment", "what it shows", "goals", box=None, pad_edge=False)
+    for name, stated in sorted(found.items(), key=lambda item: (item[1].get("pkg", ""), item[0])):
+        goals = "; ".join(goal_text(goal) for goal in stated.get("goals") or [])
+        table.add_row(stated.get("pkg", ""), name, first_line(name), goals)
+    Console(highlight=False).print(table)
+    return 0
+
+
+def config(words: list[str]) -> int:
+    composed = resolve(compose_config(words))
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console.print(yaml.safe_dump(composed, sort_keys=False, allow_unicode=True), end="")
+    console.print("\n# choices of every group")
+    pkg = composed["pkg"]
+    for group in groups():
+        own = [c for c in choices(group) if "/" not in c or c.startswith(f"{pkg}/") or group == "sweep"]
+        if group == "experiment":
+            own = [f"+{c}" for c in experiments(pkg)]
+        console.print(f"#   {group}: {', '.join(own)}")
+    return 0

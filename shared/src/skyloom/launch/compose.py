@@ -1,0 +1,161 @@
+"""A configuration from overrides: composed by Hydra, checked, resolved once. Without torch."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from skyloom.errors import ConfigError, nearest
+from skyloom.run.goals import check_goals
+
+__all__ = ["choices", "compose_config", "conf_dir", "experiments", "resolve"]
+
+SCALES = ("smoke", "laptop", "full")
+
+
+def conf_dir() -> Path:
+    """`conf/` of the checkout that the command is run in, or SKYLOOM_CONF."""
+    if "SKYLOOM_CONF" in os.environ:
+        return Path(os.environ["SKYLOOM_CONF"]).resolve()
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if (folder / "conf" / "config.yaml").is_file():
+            return folder / "conf"
+    raise ConfigError("no conf/config.yaml here or above: run this in a Skyloom checkout, or set SKYLOOM_CONF.")
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a group, those of sub-folders as `folder/name`."""
+    folder = conf_dir() / group
+    return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
+
+
+def groups() -> list[str]:
+    return sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
+
+
+def experiments(pkg: str | None = None) -> dict[str, dict[str, Any]]:
+    """Experiment files by name, of one package or all: their own keys, unresolved."""
+    found = {}
+    for name in choices("experiment"):
+        stated = yaml.safe_load((conf_dir() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+        if pkg is None or stated.get("pkg") == pkg:
+            found[name] = stated
+    return found
+
+
+def compose_config(overrides: list[str]) -> DictConfig:
+    """Compose, with errors that name what exists; values are not resolved yet."""
+    _check_choices(overrides)
+    _register_resolvers()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = compose("config", overrides)
+    except OverrideParseException as error:
+        raise ConfigError(f"cannot read the override {error.override!r}: {error}. Quote it for your shell?") from None
+    except (ConfigCompositionException, HydraException) as error:
+        raise ConfigError(_teach(error, overrides)) from None
+    _check_root(config)
+    return config
+
+
+def resolve(config: DictConfig) -> dict[str, Any]:
+    """Plain values: every interpolation resolved once, every missing one named."""
+    try:
+        OmegaConf.resolve(config)
+        plain = OmegaConf.to_container(config, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{str(error).splitlines()[0]} (at {error.full_key or 'the root'}).") from None
+    assert isinstance(plain, dict)
+    check_goals(plain["goals"])
+    for entry in plain["objective"]:
+        if set(entry) != {"metric", "direction"}:
+            raise ConfigError(f"objective {entry} cannot be read: write {{metric: val/nll, direction: minimize}}.")
+    return {str(key): value for key, value in plain.items()}
+
+
+# -------------------------------------------------------------------- checks
+
+
+def _check_choices(overrides: list[str]) -> None:
+    """pkg and experiment first, in plain words, before anything heavy."""
+    given = {word.split("=", 1)[0].lstrip("+"): word.split("=", 1)[1] for word in overrides if "=" in word}
+    packages = choices("pkg")
+    pkg, experiment = given.get("pkg"), given.get("experiment")
+    if pkg is None:
+        raise ConfigError(f"say which package: pkg=<name>, one of {', '.join(packages)}.")
+    if pkg not in packages:
+        raise ConfigError(f"pkg={pkg} does not exist.{nearest(pkg, packages)}")
+    if experiment is None:
+        return
+    known = experiments()
+    own = [name for name, stated in known.items() if stated.get("pkg") == pkg]
+    if experiment not in known:
+        raise ConfigError(f"+experiment={experiment} does not exist. {pkg} has: {', '.join(own) or 'none yet'}.")
+    if known[experiment].get("pkg") != pkg:
+        raise ConfigError(
+            f"+experiment={experiment} belongs to pkg={known[experiment].get('pkg')}, not to pkg={pkg}, "
+            f"which has: {', '.join(own) or 'none yet'}."
+        )
+
+
+def _teach(error: Exception, overrides: list[str]) -> str:
+    """Hydra's complaint about a key or choice, with the nearest valid ones."""
+    text = str(error)
+    choice = re.search(r"Could not find '([\w-]+)/(.+?)'", text)
+    if choice:
+        group, name = choice.groups()
+        return f"{group}={name} does not exist.{nearest(name, choices(group))}"
+    key = re.search(r"Could not override '([^']+)'", text)
+    if key:
+        return f"there is no key {key.group(1)!r} in the configuration.{nearest(key.group(1), _keys(overrides))}"
+    several = re.search(r"Multiple values for ([\w/]+)", text)
+    if several:
+        return f"{several.group(1)} is chosen twice: give it once."
+    return text.replace("\n", " ")
+
+
+def _keys(overrides: list[str]) -> list[str]:
+    """All dotted keys of the configuration that the group choices among `overrides` give."""
+    kept = [word for word in overrides if word.split("=", 1)[0].lstrip("+") in {*groups(), "experiment"}]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("config", kept)
+    found: list[str] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        if isinstance(node, dict):
+            for name, child in node.items():
+                found.append(f"{prefix}{name}")
+                walk(child, f"{prefix}{name}.")
+
+    walk(OmegaConf.to_container(config), "")
+    return found
+
+
+def _check_root(config: DictConfig) -> None:
+    stated = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
+    valid = ({*stated, *groups(), "devices"} - {"defaults", "hydra", "local", "debug"})
+    for key in config:
+        if key not in valid:
+            raise ConfigError(f"there is no key {key!r} at the root of the configuration.{nearest(str(key), valid)}")
+
+
+def _register_resolvers() -> None:
+    """`${by_scale:smoke,laptop,full}` picks by `scale`."""
+
+    def by_scale(*values: Any, _root_: DictConfig) -> Any:
+        if len(values) != len(SCALES):
+            raise ConfigError(f"by_scale takes {len(SCALES)} values ({', '.join(SCALES)}), not {len(values)}.")
+        scale = _root_.scale
+        if scale not in SCALES:
+            raise ConfigError(f"scale={scale} does not exist.{nearest(scale, SCALES)}")
+        return values[SCALES.index(scale)]
+
+    OmegaConf.register_new_resolver("by_scale", by_scale, replace=True)

@@ -1,0 +1,146 @@
+"""Verbs over a run's best weights: `evaluate`, `predict`, `export`. The run directory is all they need."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skyloom.errors import ConfigError, MissingFile
+from skyloom.launch.build import build
+from skyloom.launch.training import _runs_dir
+from skyloom.launch.words import take
+from skyloom.run import Run, find_run, judge_goals
+from skyloom.training.progress import said
+
+__all__ = ["best_task", "evaluate", "export", "predict"]
+
+
+def evaluate(words: list[str]) -> int:
+    """Score the test split again and rewrite predictions, figures and page."""
+    from skyloom.launch.summary import print_summary
+    from skyloom.metrics import Estimate
+    from skyloom.report import write_report
+    from skyloom.training import workflow
+
+    run, config, _ = _named(words)
+    fabric, loop = _loop(config)
+    task, about = best_task(run, config)
+    data = build(config, "data")
+    if data.about["fingerprint"] != about["fingerprint"]:
+        raise ConfigError(
+            f"the data differ from those this run was trained on (fingerprint {about['fingerprint']} then, "
+            f"{data.about['fingerprint']} now)."
+        )
+    draw = build(config, "evaluation") if config.get("evaluation") else None
+    run.acquire()
+    tested = workflow.evaluate(run, fabric, data, task, loop, draw, seed=int(config["seed"]))
+    fresh = {name: m.to_json() if isinstance(m, Estimate) else {"value": m} for name, m in tested.items()}
+    metrics = {**run.result.get("metrics", {}), **fresh}
+    values = {name: m["value"] for name, m in metrics.items()}
+    run.update(metrics=metrics, goals=judge_goals(config["goals"], values))
+    run.release()
+    print_summary(run, write_report(run.directory))
+    return 0
+
+
+def predict(words: list[str]) -> int:
+    """Apply the best weights to `input`, by the package's own reader and writer."""
+    run, config, own = _named(words, "input", "output")
+    if "input" not in own:
+        raise ConfigError("say what to predict for: input=<file>.")
+    if not config.get("predict"):
+        raise ConfigError(f"pkg={config['pkg']} has no `predict` in its configuration.")
+    source = Path(own["input"])
+    if not source.exists():
+        raise MissingFile(f"input={source} does not exist.")
+    target = Path(own.get("output") or run.directory / "predictions" / f"{source.stem}.parquet")
+    if target.exists() and "output" in own:
+        raise ConfigError(f"output={target} exists already and is not overwritten: name another file.")
+    task, about = best_task(run, config)
+    _, loop = _loop(config)
+    task = task.to(loop.fabric.device) if loop.fabric is not None else task
+
+    def apply(dataset: Any) -> dict[str, np.ndarray]:
+        return {name: value.numpy() for name, value in loop.predict(task, dataset).items()}
+
+    summary = build(config, "predict")(task, about, source, target, apply)
+    for name, value in summary.items():
+        said(f"{name}: {value}")
+    said(f"written: {target}")
+    return 0
+
+
+def export(words: list[str]) -> int:
+    """The best weights as one graph that needs no Skyloom (torch.export), with a parity check."""
+    import torch
+
+    run, config, own = _named(words, "output")
+    task, _ = best_task(run, config)
+    if not hasattr(task, "example"):
+        raise ConfigError(f"the task of pkg={config['pkg']} gives no `example()` batch, so it cannot be exported.")
+    module = task.exportable() if hasattr(task, "exportable") else _Predicting(task)
+    module.eval()
+    example = task.example()
+    batch = torch.export.Dim("batch", min=1)
+    graph = torch.export.export(
+        module, (example,), dynamic_shapes=({name: {0: batch} for name in example},), strict=False
+    )
+    path = Path(own.get("output") or run.directory / "export" / "model.pt2")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    from skyloom.run.files import write_whole
+
+    with write_whole(path) as temporary:
+        torch.export.save(graph, temporary)
+    with torch.no_grad():
+        ours, theirs = module(example), torch.export.load(path).module()(example)
+    worst = max(float((ours[k] - theirs[k]).abs().max()) for k in ours)
+    if not worst <= 1e-5:
+        raise RuntimeError(f"the exported graph differs from the model by {worst:.3g}; {path} must not be used.")
+    said(f"written: {path} (inputs {', '.join(example)}; outputs {', '.join(ours)}; largest difference {worst:.2g})")
+    return 0
+
+
+def best_task(run: Run, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The task with the run's best weights, and what it knows of its data."""
+    from skyloom.training.checkpoints import load_best
+
+    best = load_best(run.checkpoints)
+    task = build(config, "task")(about=best["about"])
+    task.load_state_dict(best["task"])
+    return task.eval(), best["about"]
+
+
+def _named(words: list[str], *names: str) -> tuple[Run, dict[str, Any], dict[str, str]]:
+    own, rest = take(words, "run", "pkg", *names)
+    if "run" not in own:
+        raise ConfigError("say which run: run=<directory or a unique part of it>; run=last is the newest.")
+    run = find_run(own["run"], _runs_dir(rest))
+    run.writable = True
+    extra = [word for word in rest if not word.startswith("runs_dir=")]
+    config = run.config
+    if extra:
+        raise ConfigError(f"{', '.join(extra)}: a saved run is used as it was recorded; only {', '.join(names)} may be given.")
+    return run, config, own
+
+
+def _loop(config: dict[str, Any]) -> tuple[Any, Any]:
+    """One process on the device at hand, whatever the run was trained on."""
+    from skyloom.training.hardware import fabric as make_fabric
+
+    fabric = make_fabric(devices=1)
+    fabric.launch()
+    return fabric, build(config, "trainer")(fabric=fabric)
+
+
+def _Predicting(task: Any) -> Any:  # noqa: N802  a class made late, so that torch is imported late
+    import torch
+
+    class Predicting(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.task = task
+
+        def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+            return self.task.predict(batch)
+
+    return Predicting()

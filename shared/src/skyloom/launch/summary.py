@@ -1,0 +1,71 @@
+"""The short table that ends a run, and lists of runs."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from skyloom.run import Run
+
+__all__ = ["print_runs", "print_summary"]
+
+SIGNS = {True: "met", False: "NOT MET", None: "unknown"}
+
+
+def number(value: Any) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def interval(metric: dict[str, Any]) -> str:
+    low, high = metric.get("low"), metric.get("high")
+    return f"{low:.4g} … {high:.4g}" if low is not None and high is not None else ""
+
+
+def print_summary(run: Run, page: Path) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    result = run.result
+    console.print(f"\n{result['pkg']} {result.get('experiment') or ''}: {result['status']}", style="bold", end="")
+    console.print(f" after {result['duration_s']:.0f} s" + (f" ({result['reason']})" if result.get("reason") else ""))
+    if result.get("synthetic"):
+        console.print("data: synthetic")
+    tested = {name: m for name, m in result.get("metrics", {}).items() if name.startswith("test/")}
+    if tested:
+        table = Table("metric", "value", "95% interval", box=None, pad_edge=False)
+        for name, metric in tested.items():
+            table.add_row(name, number(metric["value"]), interval(metric))
+        console.print(table)
+    if result.get("goals"):
+        table = Table("goal", "value", "met", box=None, pad_edge=False)
+        for goal in result["goals"]:
+            table.add_row(goal_text(goal), number(goal["value"]), SIGNS[goal["met"]])
+        console.print(table)
+    console.print(f"run:    {run.directory}\nreport: {page}")
+    if result["status"] in ("interrupted", "failed"):
+        console.print(f"resume: make train run={run.directory}")
+
+
+def goal_text(goal: dict[str, Any]) -> str:
+    return f"{goal['metric']} {'≥' if 'min' in goal else '≤'} {goal.get('min', goal.get('max'))}"
+
+
+def print_runs(runs: list[Run], runs_dir: str) -> None:
+    table = Table("run", "experiment", "status", "objective", "goals met", "duration", "started (UTC)", box=None, pad_edge=False)
+    for run in runs:
+        result = run.result
+        objective = (result.get("objective") or [{}])[0]
+        goals = result.get("goals") or []
+        shown = f"{objective.get('metric', '')} {number(objective.get('value'))}" if objective else ""
+        table.add_row(
+            str(run.directory.relative_to(runs_dir)) if run.directory.is_relative_to(runs_dir) else str(run.directory),
+            str(result.get("experiment") or ""),
+            run.status,
+            shown,
+            f"{sum(g['met'] is True for g in goals)} of {len(goals)}" if goals else "",
+            f"{result['duration_s']:.0f} s" if result.get("duration_s") is not None else "",
+            str(result.get("started", ""))[:16].replace("T", " "),
+        )
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=240)
+    console.print(table)

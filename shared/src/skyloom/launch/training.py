@@ -1,0 +1,153 @@
+"""`train`: a new run, or an old one taken up again. `rerun`: the same again, and whether it agrees."""
+
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from skyloom.errors import ConfigError, UserError
+from skyloom.launch.compose import compose_config, conf_dir, resolve
+from skyloom.launch.words import take
+from skyloom.run import Run, find_run, list_runs
+from skyloom.run.files import write_text
+from skyloom.run.provenance import record_provenance
+
+__all__ = ["finish", "new_run", "rerun", "train"]
+
+# What may change when a run is taken up again; anything else would make its second half another run.
+MAY_CHANGE = ("trainer.epochs", "trainer.patience", "trainer.checkpoint_every", "trainer.log_every", "trainer.workers",
+              "trainer.nonfinite_skips", "logger", "hardware", "devices", "goals", "title", "evaluation", "predict", "sweep")  # fmt: skip
+OWN = ("run", "resume")
+
+
+def train(words: list[str]) -> int:
+    own, overrides = take(words, *OWN)
+    if "run" in own:
+        return finish(*resumed(own["run"], overrides))
+    config = resolve(compose_config(overrides))
+    if own.get("resume") == "auto":
+        found = _unfinished(config)
+        if found is not None:
+            return finish(found, config)
+    elif "resume" in own:
+        raise ConfigError(f"resume={own['resume']}: say resume=auto, or name the run with run=<directory>.")
+    if config["hardware"].get("launcher"):
+        from skyloom.launch.sweeping import submit
+
+        return submit(config, overrides)
+    return finish(new_run(config, "train", overrides), config)
+
+
+def new_run(config: dict[str, Any], verb: str, overrides: list[str], directory: Path | None = None) -> Run:
+    """Checked, made and recorded, in this order: a mistyped key leaves no directory behind."""
+    from skyloom.launch.build import check_targets
+
+    check_targets(config)
+    run = Run.create(config["runs_dir"], config, directory=directory)
+    record_provenance(run, verb, overrides, int(config["seed"]))
+    return run
+
+
+def finish(run: Run, config: dict[str, Any]) -> int:
+    """Execute, write the page, print the table; the exit code of the command."""
+    from skyloom.launch.execute import execute
+    from skyloom.launch.summary import print_summary
+    from skyloom.report import write_report
+
+    outcome = execute(run, config)
+    page = write_report(run.directory)
+    print_summary(run, page)
+    if outcome.get("user_error"):
+        raise UserError(f"{outcome['user_error']} (run: {run.directory})")
+    return 130 if outcome.get("signum") == signal.SIGINT else 0
+
+
+def resumed(text: str, overrides: list[str]) -> tuple[Run, dict[str, Any]]:
+    """The run named, and its configuration with the few changes that a resume allows."""
+    run = find_run(text, _runs_dir(overrides))
+    run.writable = True
+    config = run.config
+    _, overrides = take(overrides, "pkg", "+experiment")
+    if overrides:
+        recorded = run.provenance.get("overrides") or []
+        recorded = take(recorded, *OWN)[1]
+        before, after = resolve(compose_config(recorded)), resolve(compose_config(recorded + overrides))
+        changed = _changes(before, after)
+        refused = [key for key in changed if not any(key == k or key.startswith(f"{k}.") for k in MAY_CHANGE)]
+        if refused:
+            raise ConfigError(
+                f"{run.directory} cannot be resumed with {', '.join(sorted(refused))} changed: its first half was "
+                f"trained otherwise. May change: {', '.join(MAY_CHANGE)}. For anything else start a new run."
+            )
+        for key, value in changed.items():
+            _set(config, key.split("."), value)
+        write_text(run.directory / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    return run, config
+
+
+def rerun(words: list[str]) -> int:
+    """Repeat a run from its own record; compare all metrics."""
+    own, overrides = take(words, "run")
+    if "run" not in own:
+        raise ConfigError("say which run to repeat: run=<directory or a unique part of it>.")
+    first = find_run(own["run"], _runs_dir(overrides))
+    config = {**first.config, "trial": None}
+    second = new_run(config, "rerun", [f"run={first.directory}"])
+    code = finish(second, config)
+    if code == 0:
+        _compare(first, second)
+    return code
+
+
+def _compare(first: Run, second: Run) -> None:
+    from skyloom.training.progress import said
+
+    a, b = first.result.get("metrics", {}), second.result.get("metrics", {})
+    differing = {}
+    for name in sorted(set(a) | set(b)):
+        x, y = (m.get(name, {}).get("value") for m in (a, b))
+        if x is None or y is None or abs(x - y) > 1e-12 * max(abs(x), abs(y), 1e-300):
+            differing[name] = math.inf if x is None or y is None else abs(x - y)
+    commits = [r.provenance.get("commit") for r in (first, second)]
+    second.update(rerun={"of": first.id, "agrees": not differing, "differences": differing})
+    said(f"rerun of {first.id}: " + ("all metrics agree." if not differing else f"{len(differing)} metrics differ:"))
+    for name, by in differing.items():
+        said(f"  {name}: {a.get(name, {}).get('value')} then, {b.get(name, {}).get('value')} now (by {by:.3g})")
+    if differing and (commits[0] != commits[1] or first.provenance.get("dirty") or second.provenance.get("dirty")):
+        said(f"  the code differs: {commits[0]} then, {commits[1]} now, or uncommitted changes (code.diff).")
+
+
+def _unfinished(config: dict[str, Any]) -> Run | None:
+    """The newest run of this very configuration that did not finish."""
+    for run in list_runs(config["runs_dir"], config["pkg"], config.get("experiment")):
+        if run.status in ("interrupted", "killed", "failed", "submitted") and run.config == config:
+            run.writable = True
+            return run
+    return None
+
+
+def _runs_dir(overrides: list[str]) -> str:
+    import os
+
+    given = dict(word.split("=", 1) for word in overrides if word.startswith("runs_dir="))
+    return given.get("runs_dir") or os.environ.get("SKYLOOM_RUNS") or str(conf_dir().parent / "runs")
+
+
+def _changes(before: Any, after: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys whose values differ, with the new value."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        found: dict[str, Any] = {}
+        for key in before.keys() | after.keys():
+            found |= _changes(before.get(key), after.get(key), f"{prefix}.{key}" if prefix else str(key))
+        return found
+    return {} if before == after else {prefix: after}
+
+
+def _set(config: dict[str, Any], path: list[str], value: Any) -> None:
+    for name in path[:-1]:
+        if not isinstance(config.get(name), dict):
+            config[name] = {}
+        config = config[name]
+    config[path[-1]] = value

@@ -1,0 +1,37 @@
+"""The `name=value` words of a command line, as Make or the shell hands them over."""
+
+import os
+import re
+
+__all__ = ["make_words", "take"]
+
+
+def make_words(text: str) -> list[str]:
+    r"""Words of Make's MAKEOVERRIDES in the order typed. Make lists them backwards, doubles `\` and `$`, escapes blanks.
+
+    >>> make_words(r"model.widths=[64,128] title=two\ words +experiment=vit pkg=lensfind")
+    ['pkg=lensfind', '+experiment=vit', 'title=two words', 'model.widths=[64,128]']
+    """
+    words = re.findall(r"(?:\\.|[^\s\\])+", text)
+    return [re.sub(r"\\(.)", r"\1", word).replace("$$", "$") for word in reversed(words)]
+
+
+def given_words(argv: list[str]) -> list[str]:
+    return argv + make_words(os.environ.get("SKYLOOM_OVERRIDES", ""))
+
+
+def take(words: list[str], *names: str) -> tuple[dict[str, str], list[str]]:
+    """The launcher's own words by name, and the rest, which is Hydra's.
+
+    >>> take(["run=abc", "seed=1"], "run", "input")
+    ({'run': 'abc'}, ['seed=1'])
+    """
+    own: dict[str, str] = {}
+    rest = []
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in names:
+            own[name] = value
+        else:
+            rest.append(word)
+    return own, rest
