@@ -1,0 +1,189 @@
+"""From two tables to three splits: columns for the flow, statistics of the training split, and who is in which split.
+
+A batch holds `context` `[B, 7]` and `target` `[B, 6]` in the catalogue's own units; the transforms to the scaled units of the
+flow are fitted on the training split, and travel in `about` as JSON. Rows are split by physical cluster: one merger is seen
+at several snapshots, and a random split would put it on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cinn_clusters.baselines import gaussian_population, linear_gaussian, straight_line
+from cinn_clusters.columns import INPUT_NAMES, INPUTS, KEY, LOOKBACK, TARGET_NAMES, TARGETS
+from cinn_clusters.cosmology import AGE_TODAY
+from cinn_clusters.synthetic import merger_catalogue
+from cinn_clusters.tables import Account, check_units, join, read_table, usable_rows
+from skyloom.data import Columns, Data, fingerprint, group_split
+from skyloom.errors import DataError
+from skyloom.flows.transforms import Chain, Complement, DataTransform, Identity, Log, Logit, PerColumn, Standardise
+
+__all__ = ["from_csv", "from_tables", "repeated_mergers", "synthetic"]
+
+CARRY = ("target", "halo_id", "snapshot", "cluster_id")
+SUBCLUSTER_FLOOR = 0.0999  # just under the catalogue's cut at 0.1 [1e14 Msun], where its density is largest
+RATIO_CEILING = 1.001  # just above the largest mass ratio, which occurs
+
+
+def synthetic(n_clusters: int = 352, seed: int = 0, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> Data:
+    """The synthetic catalogue of `n_clusters` clusters at eight snapshots, split by cluster."""
+    observables, unobservables = merger_catalogue(n_clusters, seed)
+    return from_tables(observables, unobservables, seed=seed, fractions=fractions, tau_floor=0.0, synthetic=True)
+
+
+def from_csv(
+    observables: str | Path,
+    unobservables: str | Path,
+    clusters: str | Path | None = None,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    tau_floor: float = -0.05,
+    synthetic: bool = False,
+) -> Data:
+    """The catalogue from two CSV files, each with HaloID and Snapshot.
+
+    Arguments:
+        observables: The seven inputs, and `cluster_id` unless `clusters` has it.
+        unobservables: The six targets.
+        clusters: HaloID, Snapshot, cluster_id: which physical cluster each row is, from the merger tree.
+        seed: Of the split.
+        fractions: Shares of clusters for training, validation and test.
+        tau_floor: Least time between a merger and its snapshot [Gyr]; below zero, since a catalogue dates some at zero.
+        synthetic: Whether the files hold made-up clusters; figures and reports then say so.
+    """
+    inputs = read_table(observables, INPUT_NAMES, optional=["cluster_id"])
+    targets = read_table(unobservables, TARGET_NAMES)
+    if clusters is not None:
+        owners = read_table(clusters, ["cluster_id"])
+        inputs = inputs.drop(columns="cluster_id", errors="ignore").merge(owners, on=list(KEY), how="left")
+    if "cluster_id" not in inputs.columns:
+        raise DataError(
+            f"{observables} has no column 'cluster_id'. HaloID is an index of one snapshot and names no cluster, so rows "
+            "cannot be split without leaks: add the column, or give a table of HaloID, Snapshot, cluster_id as `clusters`."
+        )
+    if inputs["cluster_id"].isna().any():
+        raise DataError(f"{int(inputs['cluster_id'].isna().sum())} rows of {observables} have no cluster_id.")
+    return from_tables(inputs, targets, seed=seed, fractions=fractions, tau_floor=tau_floor, synthetic=synthetic)
+
+
+def from_tables(
+    observables: pd.DataFrame,
+    unobservables: pd.DataFrame,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.8, 0.1, 0.1),
+    tau_floor: float = 0.0,
+    synthetic: bool = False,
+) -> Data:
+    """Join, filter, split by cluster, and fit the transforms on the training split. See `from_csv` for the arguments."""
+    joined, account = join(observables, unobservables)
+    rows = usable_rows(joined, account, tau_floor)
+    check_units(rows)
+    columns = _columns(rows)
+    train, val, test = group_split(rows["cluster_id"].to_numpy(), _three(fractions), seed)
+    splits = {name: Columns(columns).take(index) for name, index in (("train", train), ("val", val), ("test", test))}
+    _refuse_leaks(splits)
+    about = _about(splits["train"], tau_floor) | {
+        "synthetic": synthetic,
+        "fingerprint": fingerprint(columns),
+        "rows": account.to_json(),
+        "split": {name: torch.unique(split["cluster_id"]).tolist() for name, split in splits.items()},
+    }
+    return Data(**splits, about=about, carry=CARRY, group="cluster_id")
+
+
+def repeated_mergers(train: Tensor, test: Tensor) -> float:
+    """Share of the rows of `test` `[N, 6]` whose merger, all six targets equal, is also a row of `train`."""
+    known = {row.tobytes() for row in train.numpy()}
+    return sum(row.tobytes() in known for row in test.numpy()) / max(len(test), 1)
+
+
+def _columns(rows: pd.DataFrame) -> dict[str, Tensor]:
+    def real(names: Sequence[str]) -> Tensor:
+        return torch.as_tensor(rows[list(names)].to_numpy(dtype=np.float32))
+
+    def whole(name: str) -> Tensor:
+        return torch.as_tensor(rows[name].to_numpy(dtype=np.int64))
+
+    return {
+        "context": real(INPUT_NAMES),
+        "target": real(TARGET_NAMES),
+        "halo_id": whole("HaloID"),
+        "snapshot": whole("Snapshot"),
+        "cluster_id": whole("cluster_id"),
+    }
+
+
+def _target_transform(tau_floor: float) -> PerColumn:
+    """Each target to the whole real line, so that no draw can leave its support."""
+    since_merger = Chain(Complement(LOOKBACK, offset=AGE_TODAY, slope=-1.0), Log(tau_floor))
+    ratio = Logit(0.0, RATIO_CEILING)
+    return PerColumn([since_merger, Identity(), Log(), Log(SUBCLUSTER_FLOOR), ratio, Identity()])
+
+
+def _context_transform() -> PerColumn:
+    return PerColumn([Identity() if index == LOOKBACK else Log() for index in range(len(INPUTS))])
+
+
+def _about(train: Columns, tau_floor: float) -> dict[str, Any]:
+    context, target = train["context"].double(), train["target"].double()
+    to_context = _standardised(_context_transform(), context, context)
+    to_target = _standardised(_target_transform(tau_floor), target, context)
+    w, z = to_context(context)[0].numpy(), to_target(target, context)[0].numpy()
+    lookback, time = context[:, LOOKBACK].numpy(), target[:, 0].numpy()
+    return {
+        "inputs": {column.name: column.unit for column in INPUTS},
+        "targets": {column.name: column.unit for column in TARGETS},
+        "context_transform": to_context.to_json(),
+        "target_transform": to_target.to_json(),
+        "target_sd": target.std(0).tolist(),
+        "prior": torch.quantile(target, torch.linspace(0, 1, 201, dtype=torch.float64), dim=0).T.tolist(),
+        "baselines": {
+            "linear": linear_gaussian(w, z),
+            "population": gaussian_population(w, z),
+            "lookback": straight_line(lookback, time),
+        },
+        "support": _hull(w),
+    }
+
+
+def _standardised(raw: DataTransform, sample: Tensor, context: Tensor) -> Chain:
+    scaled, _ = raw(sample, context)
+    return Chain(raw, Standardise.fit(scaled))
+
+
+def _hull(w: np.ndarray) -> dict[str, Any]:
+    """Extent of the training inputs in scaled units, and the 99.9 percent quantile of their distance from the mean.
+
+    The distance is Mahalanobis', from which a row can stand far off the (nearly degenerate) relations between the masses
+    while each of its columns lies in range.
+    """
+    precision = np.linalg.pinv(np.cov(w, rowvar=False), rcond=1e-6, hermitian=True)
+    distance = np.sqrt(np.einsum("ni,ij,nj->n", w, precision, w))
+    return {
+        "low": w.min(0).tolist(),
+        "high": w.max(0).tolist(),
+        "precision": precision.tolist(),
+        "distance": float(np.quantile(distance, 0.999)),
+    }
+
+
+def _refuse_leaks(splits: dict[str, Columns]) -> None:
+    for name in ("val", "test"):
+        share = repeated_mergers(splits["train"]["target"], splits[name]["target"])
+        if share > 0:
+            raise DataError(
+                f"{share:.0%} of the {name} rows hold a merger that the training split holds too, so cluster_id does not "
+                "follow physical clusters through the snapshots. Take it from the merger tree."
+            )
+
+
+def _three(fractions: Sequence[float]) -> tuple[float, float, float]:
+    train, val, test = (float(share) for share in fractions)
+    return train, val, test

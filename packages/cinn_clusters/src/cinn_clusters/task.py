@@ -1,0 +1,188 @@
+"""Learning the posterior of the last merger: what is minimised, what is predicted, how it is judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
+
+from cinn_clusters.columns import LOOKBACK, TARGETS
+from cinn_clusters.cosmology import AGE_TODAY
+from cinn_clusters.posteriors import crps, explained_variance, interval_coverage, rank, summary
+from skyloom.flows import InUserUnits, from_json
+
+__all__ = ["MergerPosterior"]
+
+MEDIAN = 2  # place of the median among posteriors.QUANTILES
+
+
+class MergerPosterior(nn.Module):
+    """`p(targets | inputs)` by a conditional flow, beside the baselines that it must beat.
+
+    Arguments:
+        about: What the data says of itself: transforms, baselines, spread of the targets (see `cinn_clusters.data`).
+        model: Builds the flow of the scaled columns, `model(features=6, context=7)`.
+        draws: Posterior draws per object.
+        context_noise: Spread of the Gaussian noise added to the scaled inputs in training.
+        target_noise: The same for the scaled targets; a smoothing that keeps the flow from growing spikes on single rows
+            (Rothfuss et al. 2019, arXiv 1907.08982).
+        row_budget: Draws pushed through the flow at once, to bound memory.
+    """
+
+    def __init__(
+        self,
+        about: Mapping[str, Any],
+        model: Callable[..., nn.Module],
+        draws: int = 300,
+        context_noise: float = 0.0,
+        target_noise: float = 0.0,
+        row_budget: int = 200_000,
+    ) -> None:
+        super().__init__()
+        self.posterior = InUserUnits(
+            model(features=len(about["targets"]), context=len(about["inputs"])),
+            target=from_json(about["target_transform"]),
+            context=from_json(about["context_transform"]),
+        )
+        self.linear = _Gaussian(about["baselines"]["linear"])
+        self.population = _Gaussian(about["baselines"]["population"])
+        self.lookback = dict(about["baselines"]["lookback"])
+        self.register_buffer("spread", torch.tensor(about["target_sd"], dtype=torch.float32), persistent=False)
+        self.draws, self.row_budget = draws, row_budget
+        self.context_noise, self.target_noise = context_noise, target_noise
+
+    def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Mean `-ln p(z | w)` of the scaled targets; `nll_no_constant` leaves out `D/2 ln(2 pi)`.
+
+        On standardised targets the identity flow has `nll_no_constant` of D/2 = 3.
+        """
+        context, target = batch["context"], batch["target"]
+        with torch.autocast(context.device.type, enabled=False):
+            w, _ = self.posterior.context(context.float())
+            z, _ = self.posterior.target(target.float(), context.float())
+            if self.training:
+                w = w + self.context_noise * torch.randn_like(w)
+                z = z + self.target_noise * torch.randn_like(z)
+            nll = -self.posterior.flow(w).log_prob(z).mean()
+        return {"loss": nll, "nll_no_constant": nll - z.shape[-1] / 2 * math.log(2 * math.pi)}
+
+    def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Draws `[B, S, 6]` in the catalogue's units and their summaries; with a `target` in the batch, also its scores."""
+        context = batch["context"].float()
+        with torch.autocast(context.device.type, enabled=False):
+            samples = self.sample(context)
+            out = {"samples": samples, **summary(samples), "outside": self.outside(samples, context)}
+            out["now"] = AGE_TODAY - context[:, LOOKBACK]
+            if "target" in batch:
+                out |= self._against(batch["target"].float(), context, samples)
+        return out
+
+    def sample(self, context: Tensor) -> Tensor:
+        """Posterior draws `[B, S, 6]` for inputs `[B, 7]`, both in the catalogue's units."""
+        rows = max(1, self.row_budget // self.draws)
+        parts = [self.posterior(part).sample((self.draws,)) for part in context.split(rows)]
+        return torch.cat(parts, dim=1).transpose(0, 1)
+
+    def outside(self, samples: Tensor, context: Tensor) -> Tensor:
+        """Share of each object's draws that lie outside the physical support, per target `[B, 6]`."""
+        low = samples.new_tensor([column.low for column in TARGETS])
+        high = samples.new_tensor([column.high for column in TARGETS]).expand(len(samples), -1).clone()
+        high[:, 0] = AGE_TODAY - context[:, LOOKBACK]
+        within = (samples > low) & (samples <= high.unsqueeze(1))
+        return (~within).to(samples.dtype).mean(1)
+
+    def _against(self, target: Tensor, context: Tensor, samples: Tensor) -> dict[str, Tensor]:
+        """How well each object's posterior, and each baseline, fits its true merger."""
+        posterior = self.posterior(context)
+        log_prob, log_prob_scaled = posterior.log_probs(target)
+        w, _ = self.posterior.context(context)
+        z, ladj = self.posterior.target(target, context)
+        order = torch.randperm(len(context), device=context.device)
+        strangers = self.posterior.flow(w[order]).log_prob(z)  # the same mergers, given the inputs of other clusters
+        volume = ladj.sum(-1)
+        return {
+            "log_prob": log_prob,
+            "log_prob_scaled": log_prob_scaled,
+            "log_prob_shuffled": strangers + volume,
+            "log_prob_linear": self.linear.log_prob(z, w) + volume,
+            "log_prob_population": self.population.log_prob(z, w) + volume,
+            # the transforms act on each column alone and monotonically, so the median maps to the median
+            "linear_median": self.posterior.target.inverse(self.linear.mean(w), context),
+            "rank": rank(samples, target),
+            "crps": crps(samples, target),
+        }
+
+    def score(self, predictions: Mapping[str, Tensor]) -> dict[str, float]:
+        """Averages of the per-object columns: likelihoods (nat per object), R2 of the medians, coverage, CRPS."""
+        p = predictions
+        truth, median = p["target"], p["quantiles"][..., MEDIAN]
+        scores = {name: float(-p[column].mean()) for name, column in _LIKELIHOODS.items()}
+        scores["nll_scaled_no_constant"] = scores["nll_scaled"] - truth.shape[-1] / 2 * math.log(2 * math.pi)
+        scores["nll_gain_linear"] = scores["nll_linear"] - scores["nll"]
+        scores["nll_gain_population"] = scores["nll_population"] - scores["nll"]
+        scores |= self._explained(truth, median, p)
+        for level, name in ((0.68, "coverage68"), (0.95, "coverage95")):
+            scores |= _per_target(name, interval_coverage(p["rank"], level))
+            scores[name] = sum(scores[f"{name}_{column.symbol}"] for column in TARGETS) / len(TARGETS)
+        error = p["crps"].mean(0)
+        scores |= _per_target("crps", error)
+        scores["crps"] = float((error / self.spread.cpu()).mean())  # in units of each target's spread in training
+        outside = p["outside"].mean(0)
+        return scores | _per_target("outside", outside) | {"outside": float(outside.max())}
+
+    def _explained(self, truth: Tensor, median: Tensor, p: Mapping[str, Tensor]) -> dict[str, float]:
+        scores = _per_target("r2", explained_variance(truth, median))
+        scores |= _per_target("r2_linear", explained_variance(truth, p["linear_median"]))
+        # most of an age's R2 is the epoch of observation: the time since the merger is the honest number
+        since, estimate = p["now"] - truth[:, 0], p["now"] - median[:, 0]
+        scores["r2_tau"] = float(explained_variance(since[:, None], estimate[:, None]))
+        line = self.lookback["intercept"] + self.lookback["slope"] * (AGE_TODAY - p["now"])
+        scores["r2_T_lookback_only"] = float(explained_variance(truth[:, :1], line[:, None]))
+        return scores
+
+    def example(self) -> dict[str, Tensor]:
+        """Two rows of inputs near the middle of the training split."""
+        middle = torch.zeros(2, len(self.posterior.context.steps[0].columns))  # type: ignore[union-attr,arg-type]
+        return {"context": self.posterior.context.inverse(middle)}
+
+
+_LIKELIHOODS = {
+    "nll": "log_prob",
+    "nll_scaled": "log_prob_scaled",
+    "nll_shuffled": "log_prob_shuffled",
+    "nll_linear": "log_prob_linear",
+    "nll_population": "log_prob_population",
+}
+
+
+def _per_target(name: str, values: Tensor) -> dict[str, float]:
+    return {f"{name}_{column.symbol}": value for column, value in zip(TARGETS, values.tolist(), strict=True)}
+
+
+class _Gaussian(nn.Module):
+    """`z ~ N(coefficients^T w + intercept, covariance)`."""
+
+    coefficients: Tensor
+    intercept: Tensor
+    scale: Tensor
+
+    def __init__(self, fitted: Mapping[str, Any]) -> None:
+        super().__init__()
+        covariance = torch.tensor(fitted["covariance"], dtype=torch.float64)
+        numbers = {
+            "coefficients": torch.tensor(fitted["coefficients"], dtype=torch.float64),
+            "intercept": torch.tensor(fitted["intercept"], dtype=torch.float64),
+            "scale": torch.linalg.cholesky(covariance),
+        }
+        for name, value in numbers.items():
+            self.register_buffer(name, value.float(), persistent=False)
+
+    def mean(self, w: Tensor) -> Tensor:
+        return w @ self.coefficients.to(w.dtype) + self.intercept.to(w.dtype)
+
+    def log_prob(self, z: Tensor, w: Tensor) -> Tensor:
+        return MultivariateNormal(self.mean(w), scale_tril=self.scale.to(z.dtype)).log_prob(z)

@@ -1,0 +1,283 @@
+"""Fixed data transforms: what stands between the units of a catalogue and the unit Gaussian that a flow likes.
+
+Each is an invertible map `y -> z` of vectors `[..., D]` with its log-determinant, and a JSON form, so that it can travel
+beside the weights. A density learnt on `z` is reported in the units of `y` by the change of variables
+
+    ln p(y | c) = ln p(z | c) + ln |det dz/dy|
+
+so a likelihood never depends silently on how the columns were scaled. Some maps need the context `c` (a time since an
+event is measured from the epoch of observation, which is a column of `c`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "Affine",
+    "Chain",
+    "Complement",
+    "DataTransform",
+    "Identity",
+    "Log",
+    "Logit",
+    "PerColumn",
+    "Standardise",
+    "from_json",
+]
+
+
+class DataTransform(nn.Module):
+    """An invertible map of vectors `[..., D]`; elementwise ones work for any `D`."""
+
+    kind: ClassVar[str]
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`z` and, per element, `ln |dz_d / dy_d|` (same shape as `y`; sum over the last axis for the log-determinant)."""
+        raise NotImplementedError
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """`y` such that `forward(y)` is `z`."""
+        raise NotImplementedError
+
+    def supports(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """Whether each element of `y` lies in the open domain of the map (bool, shape of `y`)."""
+        return torch.isfinite(y)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain description from which `from_json` rebuilds the transform exactly."""
+        return {"kind": self.kind, **{name: buffer.tolist() for name, buffer in self.named_buffers(recurse=False)}}
+
+    def _constant(self, name: str, value: Any) -> None:
+        self.register_buffer(name, torch.as_tensor(np.asarray(value, dtype=np.float64)), persistent=False)
+
+    def _as(self, name: str, like: Tensor) -> Tensor:
+        # Constants are kept in float64 and rounded once, to the dtype they meet.
+        return getattr(self, name).to(dtype=like.dtype, device=like.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DataTransform:
+        # `.float()` on the model that owns this must not round the constants that to_json writes.
+        kept = {name: buffer for name, buffer in self.named_buffers(recurse=False)}
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            moved = getattr(self, name)
+            if moved.dtype != buffer.dtype:
+                setattr(self, name, buffer.to(device=moved.device))
+        return self
+
+
+class Identity(DataTransform):
+    """`z = y`."""
+
+    kind = "identity"
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return y, torch.zeros_like(y)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return z
+
+
+class Affine(DataTransform):
+    """`z = (y - shift) / scale`, with one number each or one per column; `scale` in the units of `y`, not zero."""
+
+    kind = "affine"
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, shift: Any = 0.0, scale: Any = 1.0) -> None:
+        super().__init__()
+        self._constant("shift", shift)
+        self._constant("scale", scale)
+        if not bool(torch.isfinite(self.scale).all() & (self.scale != 0).all()):
+            raise ValueError(f"a scale must be finite and not zero, found {self.scale.tolist()}; is a column constant?")
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        scale = self._as("scale", y)
+        return (y - self._as("shift", y)) / scale, -scale.abs().log().expand_as(y)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return z * self._as("scale", z) + self._as("shift", z)
+
+
+class Standardise(Affine):
+    """`z = (y - mean) / sd`: zero mean and unit variance per column of the sample it was fitted on.
+
+    >>> scaler = Standardise.fit(torch.tensor([[1.0], [3.0]]))
+    >>> scaler.to_json()
+    {'kind': 'standardise', 'shift': [2.0], 'scale': [1.0]}
+    """
+
+    kind = "standardise"
+
+    @classmethod
+    def fit(cls, sample: Tensor) -> Standardise:
+        """Mean and population standard deviation of the rows of `sample` `[N, D]`; give it the training split only."""
+        sample = sample.double()
+        return cls(sample.mean(0), sample.std(0, correction=0))
+
+
+class Log(DataTransform):
+    """`z = ln(y - floor)` for `y > floor`; natural logarithm, `floor` in the units of `y`."""
+
+    kind = "log"
+    floor: Tensor
+
+    def __init__(self, floor: float = 0.0) -> None:
+        super().__init__()
+        self._constant("floor", floor)
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z = torch.log(y - self._as("floor", y))
+        return z, -z
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return z.exp() + self._as("floor", z)
+
+    def supports(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.isfinite(y) & (y > self._as("floor", y))
+
+
+class Logit(DataTransform):
+    """`z = ln(u / (1 - u))`, `u = (y - low) / (high - low)`, for `low < y < high`."""
+
+    kind = "logit"
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        super().__init__()
+        if not low < high:
+            raise ValueError(f"a logit needs low < high, found low {low} and high {high}")
+        self._constant("low", low)
+        self._constant("high", high)
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        low, high = self._as("low", y), self._as("high", y)
+        above, below = (y - low).log(), (high - y).log()
+        return above - below, (high - low).log() - above - below
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        low, high = self._as("low", z), self._as("high", z)
+        return low + (high - low) * torch.sigmoid(z)
+
+    def supports(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.isfinite(y) & (y > self._as("low", y)) & (y < self._as("high", y))
+
+
+class Complement(DataTransform):
+    """`z = offset + slope * context[..., column] - y`: what is left of a quantity that the context fixes.
+
+    With the lookback time of the observation in `context` (slope -1) and the age of the Universe as `offset`, an age `y`
+    becomes the time since then, so that bounding `z` below by zero keeps the event before the observation.
+    """
+
+    kind = "complement"
+    offset: Tensor
+    slope: Tensor
+
+    def __init__(self, column: int, offset: float = 0.0, slope: float = 1.0) -> None:
+        super().__init__()
+        self.column = int(column)
+        self._constant("offset", offset)
+        self._constant("slope", slope)
+
+    def _whole(self, like: Tensor, context: Tensor | None) -> Tensor:
+        if context is None:
+            raise ValueError(f"this transform reads column {self.column} of the context; call it with the context")
+        whole = self.offset.to(context.device) + self.slope.to(context.device) * context[..., self.column].double()
+        return whole.unsqueeze(-1).to(like.dtype)
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._whole(y, context) - y, torch.zeros_like(y)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._whole(z, context) - z
+
+    def to_json(self) -> dict[str, Any]:
+        return {**super().to_json(), "column": self.column}
+
+
+class Chain(DataTransform):
+    """One transform after another, first to last; the log-derivatives add."""
+
+    kind = "chain"
+
+    def __init__(self, *steps: DataTransform) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        total = torch.zeros_like(y)
+        for step in self.steps:
+            y, ladj = step(y, context)
+            total = total + ladj
+        return y, total
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        for step in reversed(list(self.steps)):
+            z = step.inverse(z, context)
+        return z
+
+    def supports(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        inside = torch.ones_like(y, dtype=torch.bool)
+        for step in self.steps:
+            inside = inside & step.supports(y, context)
+            y, _ = step(y, context)
+        return inside
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "steps": [step.to_json() for step in self.steps]}
+
+
+class PerColumn(DataTransform):
+    """Column `d` of the last axis through the `d`-th transform."""
+
+    kind = "per_column"
+
+    def __init__(self, columns: Sequence[DataTransform]) -> None:
+        super().__init__()
+        self.columns = nn.ModuleList(columns)
+
+    def _pairs(self, y: Tensor) -> list[tuple[nn.Module, Tensor]]:
+        if y.shape[-1] != len(self.columns):
+            raise ValueError(f"expected {len(self.columns)} columns on the last axis, found shape {tuple(y.shape)}")
+        return list(zip(self.columns, y.split(1, dim=-1), strict=True))
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        mapped = [step(column, context) for step, column in self._pairs(y)]
+        return torch.cat([z for z, _ in mapped], -1), torch.cat([ladj for _, ladj in mapped], -1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.cat([step.inverse(column, context) for step, column in self._pairs(z)], -1)
+
+    def supports(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.cat([step.supports(column, context) for step, column in self._pairs(y)], -1)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "columns": [step.to_json() for step in self.columns]}
+
+
+def from_json(description: Mapping[str, Any]) -> DataTransform:
+    """The transform that `to_json` described.
+
+    >>> from_json({"kind": "log", "floor": 0.5}).inverse(torch.zeros(1))
+    tensor([1.5000])
+    """
+    kinds: dict[str, Callable[..., DataTransform]] = {
+        each.kind: each for each in (Identity, Affine, Standardise, Log, Logit, Complement)
+    }
+    arguments = dict(description)
+    kind = arguments.pop("kind", None)
+    if kind == "chain":
+        return Chain(*(from_json(step) for step in arguments["steps"]))
+    if kind == "per_column":
+        return PerColumn([from_json(step) for step in arguments["columns"]])
+    if kind not in kinds:
+        raise ValueError(f"no transform is called {kind!r}; there are {', '.join([*kinds, 'chain', 'per_column'])}")
+    return kinds[kind](**arguments)
