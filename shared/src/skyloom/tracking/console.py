@@ -1,0 +1,60 @@
+"""One line per validation."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from skyloom.tracking.tracker import Tracker, improves, numbers, objectives
+
+__all__ = ["Console"]
+
+
+class Console(Tracker):
+    """A compact line per validation row, through rich's shared console, so that it appears above a progress bar.
+
+    The line shows the epoch, the step, the latest training loss, the objective (with `*` when it is the best so far)
+    and further validation metrics, at most `columns` of them.
+    """
+
+    def __init__(self, columns: int = 5):
+        self.columns = columns
+
+    def start(
+        self,
+        run_id: str,
+        directory: str | Path,
+        config: Mapping[str, Any],
+        group: str | None = None,
+        job_type: str = "train",
+        tags: Sequence[str] = (),
+    ) -> None:
+        self._objectives = objectives(config)
+        self._best: dict[str, float] = {}
+        self._training_loss: float | None = None
+
+    def log(self, row: Mapping[str, Any], step: int) -> None:
+        values = numbers(row)
+        self._training_loss = values.get("train/loss", self._training_loss)
+        validation = {key: value for key, value in values.items() if key.startswith("val/")}
+        if validation:
+            self._print(self._line(validation, row.get("epoch"), step))
+
+    def _line(self, validation: dict[str, float], epoch: Any, step: int) -> str:
+        order = [*self._objectives, "val/loss", *validation]
+        shown = [key for key in dict.fromkeys(order) if key in validation][: self.columns]
+        parts = [] if epoch is None else [f"epoch {epoch:g}"]
+        parts.append(f"step {step}")
+        if self._training_loss is not None:
+            parts.append(f"train/loss {self._training_loss:.4g}")
+        for key in shown:
+            mark = ""
+            if key in self._objectives and improves(validation[key], self._best.get(key), self._objectives[key]):
+                self._best[key] = validation[key]
+                mark = "*"
+            parts.append(f"{key} {validation[key]:.4g}{mark}")
+        return "  ".join(parts)
+
+    def _print(self, line: str) -> None:
+        import rich
+
+        rich.get_console().print(line, markup=False, highlight=False, soft_wrap=True)
