@@ -224,18 +224,58 @@ def test_tensorboard_holds_what_was_logged(tmp_path, picture):
     assert len(list((tmp_path / "tensorboard").rglob("events.out.*"))) == 1, "HParams must not make a second run"
 
 
+def killed_and_taken_up(tracker: Tracker, directory: Path) -> None:
+    """The order of a resumed run: trackers start, the record is cut at the checkpoint (step 20), training goes on.
+
+    Each row is in the record before the trackers hear of it.
+    """
+    record(directory, ROWS[:5])
+    trackers = Trackers([tracker])
+    trackers.start(RUN, directory, CONFIG)
+    (directory / "metrics.jsonl").unlink()
+    record(directory, ROWS[:4])
+    for row in ROWS[4:]:
+        record(directory, [row])
+        trackers.log(row, row["step"])
+    trackers.finish("finished", {})
+
+
 def test_tensorboard_after_a_kill_has_neither_holes_nor_doubles(tmp_path):
     first = TensorBoard()
     first.start(RUN, tmp_path, CONFIG)
-    for row in ROWS:  # got to step 30, then killed: nothing closed
+    for row in ROWS[:5]:
         first.log(row, row["step"])
-    record(tmp_path, ROWS[:4])  # the checkpoint was at step 20, and so the record was cut there
-    trackers = Trackers([TensorBoard()])
-    trackers.start(RUN, tmp_path, CONFIG)
-    for row in ROWS[4:]:
+    first._writer.flush()  # what reached the disk before the kill
+    killed_and_taken_up(TensorBoard(), tmp_path)
+    got = scalars(tmp_path)
+    assert got["val/auroc"] == [(10, 0.7), (20, 0.9), (30, 0.8)]
+    assert got["train/loss"] == [(10, 0.9), (20, 0.5), (30, 0.4)]
+
+
+def test_a_new_run_resumes_nothing_and_a_finished_one_is_shown_whole(tmp_path):
+    class Witness(Recorder):
+        def resume(self, rows):
+            self.calls.append(("resume", len(rows)))
+
+    witness = Witness()
+    trackers = Trackers([witness])
+    trackers.start(RUN, tmp_path, {})
+    for row in ROWS[:2]:
+        record(tmp_path, [row])
         trackers.log(row, row["step"])
-    trackers.finish("finished", {})
-    assert scalars(tmp_path)["val/auroc"] == [(10, 0.7), (20, 0.9), (30, 0.8)]
+    trackers.finish("finished")
+    assert [name for name, _ in witness.calls] == ["log", "log", "finish"]
+
+    again = Witness()
+    trackers = Trackers([again])
+    trackers.start(RUN, tmp_path, {})
+    trackers.finish("finished")  # trained already, only scored again
+    assert again.calls == [("resume", 2), ("finish", "finished")]
+
+
+def test_console_knows_the_best_of_before_the_stop(tmp_path, capsys):
+    killed_and_taken_up(Console(), tmp_path)
+    assert capsys.readouterr().out == "epoch 3  step 30  train/loss 0.4  val/auroc 0.8  val/loss 0.7\n"
 
 
 # ------------------------------------------------------------------------------------------------- wandb
@@ -361,12 +401,7 @@ for row in ROWS:
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == -9
-    record(tmp_path, ROWS[:4])  # what the run directory keeps: up to its checkpoint at step 20
-    trackers = Trackers([WandB()])
-    trackers.start(RUN, tmp_path, CONFIG)
-    for row in ROWS[4:]:
-        trackers.log(row, row["step"])
-    trackers.finish("finished", {})
+    killed_and_taken_up(WandB(), tmp_path)
     history, _, rest = read_wandb(tmp_path)  # which also asserts that a single segment is left to sync
     assert history["val/auroc"] == [(10, 0.7), (20, 0.9), (30, 0.8)]
     assert rest["run"].run_id == RUN
@@ -393,20 +428,20 @@ def test_wandb_online_resume_continues_the_run_and_repeats_nothing(tmp_path, mon
     server = Server(starting_step=21)  # killed after step 20 had been sent; the checkpoint is of step 10
     monkeypatch.setattr(wandb, "init", lambda **options: asked.update(options) or server)
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    trackers = Trackers([WandB()])
+    trackers.start(RUN, tmp_path, CONFIG)
     record(tmp_path, ROWS[:2])
-    tracker = WandB()
-    tracker.start(RUN, tmp_path, CONFIG)
     for row in ROWS[2:]:
-        tracker.log(row, row["step"])
+        trackers.log(row, row["step"])
     assert (asked["id"], asked["resume"], asked["mode"]) == (RUN, "allow", "online")
     assert [step for step, _ in server.rows] == [30, 30]
     assert "https://example.org/run" in capsys.readouterr().out
 
     server = Server(starting_step=0)  # its first part ran offline: the server gets the history
-    record(tmp_path, ROWS[2:4])
-    tracker = WandB()
-    tracker.start(RUN, tmp_path, CONFIG)
-    assert [step for step, _ in server.rows] == [10, 10, 20, 20]
+    trackers = Trackers([WandB()])
+    trackers.start(RUN, tmp_path, CONFIG)
+    trackers.log(ROWS[2], 20)
+    assert [step for step, _ in server.rows] == [10, 10, 20]
 
 
 def test_wandb_mode_is_decided_without_asking(monkeypatch, no_account, tmp_path, capsys):

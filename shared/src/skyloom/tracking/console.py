@@ -32,14 +32,25 @@ class Console(Tracker):
         self._best: dict[str, float] = {}
         self._training_loss: float | None = None
 
+    def resume(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self._line_of(row, row["step"])  # what is the best so far
+
     def log(self, row: Mapping[str, Any], step: int) -> None:
+        line = self._line_of(row, step)
+        if line:
+            import rich
+
+            rich.get_console().print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _line_of(self, row: Mapping[str, Any], step: int) -> str:
+        """The line of a validation row, nothing for other rows."""
         values = numbers(row)
         self._training_loss = values.get("train/loss", self._training_loss)
         validation = {key: value for key, value in values.items() if key.startswith("val/")}
-        if validation:
-            self._print(self._line(validation, row.get("epoch"), step))
-
-    def _line(self, validation: dict[str, float], epoch: Any, step: int) -> str:
+        if not validation:
+            return ""
+        epoch = row.get("epoch")
         order = [*self._objectives, "val/loss", *validation]
         shown = [key for key in dict.fromkeys(order) if key in validation][: self.columns]
         parts = [] if epoch is None else [f"epoch {epoch:g}"]
@@ -53,8 +64,3 @@ class Console(Tracker):
                 mark = "*"
             parts.append(f"{key} {validation[key]:.4g}{mark}")
         return "  ".join(parts)
-
-    def _print(self, line: str) -> None:
-        import rich
-
-        rich.get_console().print(line, markup=False, highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skyloom.tracking.tracker import Tracker, numbers, objectives, plain, require, rows_so_far
+from skyloom.tracking.tracker import Tracker, numbers, objectives, plain, require
 
 __all__ = ["TensorBoard"]
 
@@ -42,7 +42,9 @@ class TensorBoard(Tracker):
         about = {"run": run_id, "group": group, "job_type": job_type, "tags": list(tags)}
         self._writer.add_text("about", _code({k: v for k, v in about.items() if v}))
         self._writer.add_text("config", _code(self._config))
-        for row in rows_so_far(Path(directory)):
+
+    def resume(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
             self.log(row, row["step"])
 
     def log(self, row: Mapping[str, Any], step: int) -> None:

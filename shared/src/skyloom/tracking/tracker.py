@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import json
 import math
 import re
 import warnings
@@ -19,7 +20,8 @@ __all__ = ["Tracker", "Trackers"]
 class Tracker(Protocol):
     """A window on a run. A subclass overrides what it can show; the rest does nothing.
 
-    The order of calls is start, then any of log, figure, table, artifact, then finish, once.
+    The order of calls is start, resume where there is something to resume, then any of log, figure, table and
+    artifact, then finish, once.
     """
 
     def start(
@@ -31,7 +33,10 @@ class Tracker(Protocol):
         job_type: str = "train",
         tags: Sequence[str] = (),
     ) -> None:
-        """Open, or open again after a stop: rows that `directory/metrics.jsonl` holds already are shown again."""
+        """Open, or open again after a stop, under the same identity."""
+
+    def resume(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take up a run that was stopped: `rows` are what its record holds up to the checkpoint it goes on from."""
 
     def log(self, row: Mapping[str, Any], step: int) -> None:
         """Show a row of metrics (`train/...`, `val/...`, `test/...`) at an optimizer step."""
@@ -71,24 +76,42 @@ class Trackers:
         tags: Sequence[str] = (),
     ) -> None:
         self._open = list(self.active)
+        self._to_resume: Path | None = Path(directory)
         self._each("start", run_id, Path(directory), plain(config), group, job_type, tuple(tags))
 
     def log(self, row: Mapping[str, Any], step: int) -> None:
+        self._resume(row)
         self._each("log", row, step)
 
     def figure(self, name: str, path: str | Path, caption: str = "") -> None:
+        self._resume()
         self._each("figure", name, Path(path), caption)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        self._resume()
         self._each("table", name, columns, rows)
 
     def artifact(self, path: str | Path) -> None:
+        self._resume()
         self._each("artifact", Path(path))
 
     def finish(self, status: str = "finished", summary: Mapping[str, Any] | None = None) -> None:
         """Close all; a second call does nothing."""
+        if self._open:
+            self._resume()
         self._each("finish", status, dict(summary or {}))
         self._open = []
+
+    def _resume(self, row: Mapping[str, Any] | None = None) -> None:
+        """Before the first word of this process, and not at its start: by now the record ends at the checkpoint."""
+        if self._to_resume is None:
+            return
+        rows = [r for r in Run(self._to_resume).rows() if isinstance(r.get("step"), int)]
+        self._to_resume = None
+        if rows and row is not None and json.dumps(rows[-1]) == json.dumps(dict(row)):
+            rows.pop()  # the row that is about to be logged is in the record already
+        if rows:
+            self._each("resume", rows)
 
     def _each(self, call: str, *arguments: Any) -> None:
         for tracker in list(self._open):
@@ -116,11 +139,6 @@ class Trackers:
         if self._open:
             stopped = kind is not None and not issubclass(kind, Exception)
             self.finish("interrupted" if stopped else "failed" if kind else "finished", {"reason": str(error or "")})
-
-
-def rows_so_far(directory: Path) -> list[dict[str, Any]]:
-    """What the run has recorded before this process took it up; none in a new run."""
-    return [row for row in Run(directory).rows() if isinstance(row.get("step"), int)]
 
 
 def numbers(row: Mapping[str, Any]) -> dict[str, float]:

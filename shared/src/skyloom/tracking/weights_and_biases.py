@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-from skyloom.tracking.tracker import Tracker, numbers, objectives, plain, require, rows_so_far
+from skyloom.tracking.tracker import Tracker, numbers, objectives, plain, require
 
 __all__ = ["WandB"]
 
@@ -79,10 +79,12 @@ class WandB(Tracker):
         for metric, direction in self._objectives.items():
             self._run.define_metric(metric, summary="max" if direction == "maximize" else "min")
         self._seen = self._step = self._run.starting_step
-        for row in rows_so_far(directory):
-            self.log(row, row["step"])
         if mode == "online":
             say(f"wandb: {self._run.url}")
+
+    def resume(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            self.log(row, row["step"])
 
     def log(self, row: Mapping[str, Any], step: int) -> None:
         if step >= self._seen:
