@@ -53,4 +53,4 @@ class SampleDraws:
 
     def normal(self, k: int) -> Tensor:
         """[B, k] float32, standard normal (inverse of the normal distribution function)."""
-        return torch.special.ndtri((self.uniform(k).double() + 2.0**-25)).to(torch.float32)
+        return torch.special.ndtri(self.uniform(k).double() + 2.0**-25).to(torch.float32)

@@ -72,7 +72,7 @@ def resolve(config: DictConfig) -> dict[str, Any]:
         OmegaConf.resolve(config)
         plain = OmegaConf.to_container(config, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{str(error).splitlines()[0]} (at {error.full_key or 'the root'}).") from None
+        raise ConfigError(_plainly(error)) from None
     assert isinstance(plain, dict)
     check_goals(plain["goals"])
     for entry in plain["objective"]:
@@ -141,7 +141,7 @@ def _keys(overrides: list[str]) -> list[str]:
 
 def _check_root(config: DictConfig) -> None:
     stated = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
-    valid = ({*stated, *groups(), "devices"} - {"defaults", "hydra", "local", "debug"})
+    valid = {*stated, *groups(), "devices"} - {"defaults", "hydra", "local", "debug"}
     for key in config:
         if key not in valid:
             raise ConfigError(f"there is no key {key!r} at the root of the configuration.{nearest(str(key), valid)}")
@@ -159,3 +159,9 @@ def _register_resolvers() -> None:
         return values[SCALES.index(scale)]
 
     OmegaConf.register_new_resolver("by_scale", by_scale, replace=True)
+
+
+def _plainly(error: OmegaConfBaseException) -> str:
+    """OmegaConf's complaint on one line, with the key it is about."""
+    text = str(error).splitlines()[0].removeprefix("ConfigError raised while resolving interpolation: ")
+    return f"{text} (at {error.full_key})" if error.full_key else text

@@ -33,7 +33,9 @@ def report(words: list[str]) -> int:
     if "group" not in own:
         raise ConfigError("say what to report: run=<directory or part of it>, or group=<experiment or sweep>.")
     group = own["group"]
-    members = [run for run in list_runs(runs_dir, own.get("pkg")) if group in run.directory.parts or str(run.directory) == group]
+    members = [
+        run for run in list_runs(runs_dir, own.get("pkg")) if group in run.directory.parts or str(run.directory) == group
+    ]
     members = members or [run for run in list_runs(runs_dir, own.get("pkg")) if group in str(run.directory)]
     if not members:
         raise MissingFile(f"no run belongs to group={group} under {runs_dir}. `make runs` lists runs.")

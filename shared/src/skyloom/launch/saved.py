@@ -82,9 +82,7 @@ def export(words: list[str]) -> int:
     module.eval()
     example = task.example()
     batch = torch.export.Dim("batch", min=1)
-    graph = torch.export.export(
-        module, (example,), dynamic_shapes=({name: {0: batch} for name in example},), strict=False
-    )
+    graph = torch.export.export(module, (example,), dynamic_shapes=({name: {0: batch} for name in example},), strict=False)
     path = Path(own.get("output") or run.directory / "export" / "model.pt2")
     path.parent.mkdir(parents=True, exist_ok=True)
     from skyloom.run.files import write_whole
@@ -132,7 +130,7 @@ def _loop(config: dict[str, Any]) -> tuple[Any, Any]:
     return fabric, build(config, "trainer")(fabric=fabric)
 
 
-def _Predicting(task: Any) -> Any:  # noqa: N802  a class made late, so that torch is imported late
+def _Predicting(task: Any) -> Any:
     import torch
 
     class Predicting(torch.nn.Module):

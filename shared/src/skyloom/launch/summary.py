@@ -50,7 +50,9 @@ def goal_text(goal: dict[str, Any]) -> str:
 
 
 def print_runs(runs: list[Run], runs_dir: str) -> None:
-    table = Table("run", "experiment", "status", "objective", "goals met", "duration", "started (UTC)", box=None, pad_edge=False)
+    table = Table(
+        "run", "experiment", "status", "objective", "goals met", "duration", "started (UTC)", box=None, pad_edge=False
+    )
     for run in runs:
         result = run.result
         objective = (result.get("objective") or [{}])[0]

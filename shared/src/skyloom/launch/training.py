@@ -17,8 +17,10 @@ from skyloom.run.provenance import record_provenance
 __all__ = ["finish", "new_run", "rerun", "train"]
 
 # What may change when a run is taken up again; anything else would make its second half another run.
-MAY_CHANGE = ("trainer.epochs", "trainer.patience", "trainer.checkpoint_every", "trainer.log_every", "trainer.workers",
-              "trainer.nonfinite_skips", "logger", "hardware", "devices", "goals", "title", "evaluation", "predict", "sweep")  # fmt: skip
+MAY_CHANGE = (
+    *(f"trainer.{name}" for name in ("epochs", "patience", "checkpoint_every", "log_every", "workers", "nonfinite_skips")),
+    *("logger", "hardware", "devices", "goals", "title", "evaluation", "predict", "sweep"),
+)
 OWN = ("run", "resume")
 
 

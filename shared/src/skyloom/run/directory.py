@@ -87,9 +87,7 @@ class Run:
         except OSError:
             os.close(self._lock)
             self._lock = None
-            raise UserError(
-                f"another process is working on {self.directory}; wait for it, or stop it with SIGTERM."
-            ) from None
+            raise UserError(f"another process is working on {self.directory}; wait for it, or stop it with SIGTERM.") from None
         return self
 
     def release(self) -> None:

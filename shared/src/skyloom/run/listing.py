@@ -14,8 +14,7 @@ def list_runs(runs_dir: str | Path, pkg: str | None = None, experiment: str | No
     chosen = [
         run
         for run in runs
-        if (pkg is None or run.result.get("pkg") == pkg)
-        and (experiment is None or run.result.get("experiment") == experiment)
+        if (pkg is None or run.result.get("pkg") == pkg) and (experiment is None or run.result.get("experiment") == experiment)
     ]
     return sorted(chosen, key=lambda run: (run.result.get("started") or "", str(run.directory)), reverse=True)
 

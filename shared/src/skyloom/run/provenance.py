@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from skyloom.run.directory import Run, now
 from skyloom.run.files import write_text

@@ -17,11 +17,14 @@
 >>> parts = [Columns({"x": x[k::3], "y": 2 * x[k::3]}) for k in range(3)]
 >>> data = Data(*parts, about={"fingerprint": "a line", "synthetic": True}, carry=("y",))
 >>> task = Line()
->>> fitted = Trainer(epochs=60, batch_size=50, quiet=True).fit(task, data, lambda m: torch.optim.Adam(m.parameters(), lr=0.1))
+>>> adam = lambda module: torch.optim.Adam(module.parameters(), lr=0.1)
+>>> fitted = Trainer(epochs=60, batch_size=50, quiet=True).fit(task, data, adam)
 >>> round(task.slope.item(), 2)
 2.0
 """
 
-from skyloom.training.trainer import NonFinite, Pruned, Trainer
+from skyloom.training.fit import NonFinite, Pruned
+from skyloom.training.task import Task
+from skyloom.training.trainer import Trainer
 
-__all__ = ["NonFinite", "Pruned", "Trainer"]
+__all__ = ["NonFinite", "Pruned", "Task", "Trainer"]

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.launchers.multiprocessing import _MultiProcessingLauncher
-from torch import Tensor, nn
+from torch import Tensor
 
 from skyloom.errors import ConfigError
+from skyloom.training.task import Task
 
 __all__ = ["choose_threads", "fabric", "spawns"]
 
@@ -19,7 +20,7 @@ def fabric(
     devices: int | str = 1,
     num_nodes: int = 1,
     strategy: str = "auto",
-    precision: str = "32-true",
+    precision: Any = "32-true",
     threads: int | str = "auto",
     launcher: str | None = None,
 ) -> Fabric:
@@ -50,19 +51,17 @@ def fabric(
         external = SLURMEnvironment.detect() or TorchElasticEnvironment.detect()
         strategy = "ddp" if external or num_nodes > 1 else "ddp_spawn"
     try:
-        return Fabric(
-            accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy, precision=precision
-        )
+        return Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy, precision=precision)
     except (ValueError, RuntimeError, TypeError) as error:
         raise ConfigError(f"hardware cannot be had: {error}") from error
 
 
 def spawns(made: Fabric) -> bool:
     """Whether `made.launch(function)` runs the function in processes of its own."""
-    return isinstance(made._launcher, _MultiProcessingLauncher)
+    return isinstance(made._strategy.launcher, _MultiProcessingLauncher)
 
 
-def choose_threads(task: nn.Module, batch: dict[str, Tensor], losses: Callable[..., Any], cores: int) -> int:
+def choose_threads(task: Task, batch: dict[str, Tensor], losses: Callable[..., Any], cores: int) -> int:
     """1 or `cores`, whichever does a training step of this model faster here and now.
 
     Two threads on two cores are slower than one for small operations, and far slower when the cores are busy; no rule knows

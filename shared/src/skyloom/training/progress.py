@@ -5,7 +5,7 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 __all__ = ["Bar", "said"]
 
@@ -26,7 +26,7 @@ class Bar:
         self.note = ""
         self._start, self._first, self._last_line = time.monotonic(), done, time.monotonic()
         self._bar: Progress | None = None
-        self._task = 0
+        self._task = TaskID(0)
         self._drawn = 0.0
 
     def __enter__(self) -> "Bar":

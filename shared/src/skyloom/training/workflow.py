@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import nn
 
 from skyloom.data import Data
 from skyloom.data.tables import write_columns
@@ -20,6 +19,7 @@ from skyloom.run.seeds import numpy_generator
 from skyloom.training import checkpoints
 from skyloom.training.hardware import choose_threads
 from skyloom.training.loading import fetch
+from skyloom.training.task import Task
 from skyloom.training.trainer import Trainer
 
 __all__ = ["evaluate", "train"]
@@ -31,8 +31,8 @@ def train(
     run: Run,
     fabric: Fabric,
     data: Data,
-    task: Callable[..., nn.Module],
-    optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+    task: Callable[..., Task],
+    optimizer: Callable[[Any], torch.optim.Optimizer],
     schedule: Any,
     trainer: Callable[..., Trainer],
     evaluation: Draw | None = None,
@@ -61,7 +61,7 @@ def train(
 
 
 def evaluate(
-    run: Run, fabric: Fabric, data: Data, module: nn.Module, loop: Trainer, evaluation: Draw | None, seed: int = 0
+    run: Run, fabric: Fabric, data: Data, module: Task, loop: Trainer, evaluation: Draw | None, seed: int = 0
 ) -> dict[str, float]:
     """Score the test split; write predictions/test.parquet and the package's figures. Other processes get an empty dict."""
     if fabric.world_size == 1:
@@ -87,7 +87,7 @@ def draw_figures(evaluation: Draw, predictions: dict[str, np.ndarray], about: di
     write_json(folder / "figures.json", listed)
 
 
-def _use_threads(run: Run, fabric: Fabric, module: nn.Module, data: Data, loop: Trainer, threads: int | str) -> None:
+def _use_threads(run: Run, fabric: Fabric, module: Task, data: Data, loop: Trainer, threads: int | str) -> None:
     """CPU threads of this run: as asked, as the run used before (sums depend on it), or as measured."""
     if fabric.device.type != "cpu":
         return

@@ -1,0 +1,399 @@
+"""One call of `Trainer.fit`: the state that moves, and the steps that move it."""
+
+import math
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skyloom.data import Batch, Data, SampleDraws
+from skyloom.errors import ConfigError, UserError, nearest
+from skyloom.run import Interrupted, Run, StopSignals
+from skyloom.run.files import write_whole
+from skyloom.run.seeds import derive
+from skyloom.training import checkpoints
+from skyloom.training.averaging import Average
+from skyloom.training.loading import load
+from skyloom.training.order import Order
+from skyloom.training.progress import Bar, said
+from skyloom.training.schedules import Schedule
+from skyloom.training.task import Task
+
+if TYPE_CHECKING:
+    from skyloom.training.trainer import Trainer
+
+__all__ = ["Fit", "NonFinite", "Progress", "Pruned"]
+
+Record = Callable[[dict[str, float], int], None]
+Prune = Callable[[dict[str, float], int], bool]
+
+
+class Pruned(Exception):
+    """A sweep ended this run early; what it had is saved."""
+
+
+class NonFinite(UserError):
+    """The loss or its gradient is not a number any more."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands. Everything else that a resumed run needs is weights."""
+
+    epoch: int = 0
+    batch: int = 0  # next batch of the epoch
+    step: int = 0
+    rows: int = 0  # of metrics.jsonl
+    skipped: int = 0
+    order: int = 0  # CRC of all row numbers trained on, in order
+    best: float | None = None
+    best_step: int = 0
+    best_epoch: int = 0
+    waited: int = 0  # validations without a gain
+    finished: bool = False
+    sums: dict[str, float] = field(default_factory=dict)  # of loss terms since the last epoch's end
+    count: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
+
+
+class Fit:
+    """Everything that one run of the loop holds."""
+
+    stop: StopSignals
+
+    def __init__(
+        self,
+        trainer: "Trainer",
+        task: Task,
+        data: Data,
+        optimizer: Callable[[Any], torch.optim.Optimizer],
+        schedule: Schedule,
+        run: Run | None,
+        record: Record | None,
+        prune: Prune | None,
+    ):
+        self.settings, self.fabric, self.data, self.schedule, self.run = trainer, trainer._fabric, data, schedule, run
+        self.record, self.prune = record, prune
+        self.precision: Any = self.fabric._precision
+        self.minimize = trainer.objective[0]["direction"] == "minimize"
+        self.task = task
+        self.wrapped, self.optimizer = self.fabric.setup(cast(nn.Module, task), optimizer(task))
+        self.wrapped.mark_forward_method("losses")
+        self.losses = self._compiled() if trainer.compile else self.wrapped.losses
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.average = Average(cast(nn.Module, task), trainer.ema_decay) if trainer.ema_decay else None
+        self.progress = Progress()
+        self.best: dict[str, Any] | None = None
+        self.order = Order(
+            len(data.train),
+            trainer.batch_size,
+            trainer.seed,
+            self.fabric.global_rank,
+            self.fabric.world_size,
+            trainer.accumulate,
+        )
+        self.per_epoch = min(self.order.batches, trainer.limit_batches or self.order.batches)
+        self.saved_at = self.logged_at = time.monotonic()
+        self.logged_step = self.logged_count = 0
+        self.logged_sums: dict[str, float] = {}
+        self.waiting = 0.0
+        self.quiet = trainer.quiet or self.fabric.global_rank > 0
+
+    # ---------------------------------------------------------------- epochs and steps
+
+    def epochs(self) -> None:
+        p, settings = self.progress, self.settings
+        total = settings.epochs * self.per_epoch
+        with Bar("training", total, p.step, self.quiet) as bar:
+            while p.epoch < settings.epochs and not self._out_of_patience():
+                self.task.train()
+                self.epoch(bar)
+                due = (p.epoch + 1) % settings.validate_every == 0 or p.epoch + 1 == settings.epochs
+                pruned = self.validate() if due else False
+                p.epoch, p.batch, p.sums, p.count = p.epoch + 1, 0, {}, 0
+                self.logged_sums, self.logged_count = {}, 0
+                self.save()
+                if pruned:
+                    raise Pruned(f"pruned after {p.epoch} epochs")
+        p.finished = True
+        self.save()
+
+    def epoch(self, bar: Bar) -> None:
+        p = self.progress
+        batches = self.order.epoch(0 if self.settings.overfit else p.epoch)[p.batch : self.per_epoch]
+        parts = [part for batch in batches for part in self.order.parts(batch)]
+        loaded = load(self.data.train, parts, self.settings.workers, derive(self.settings.seed, "workers", p.epoch))
+        pieces = iter(zip(parts, loaded, strict=True))
+        for rows in batches:
+            self.step(pieces)
+            p.order = crc32(rows.tobytes(), p.order)
+            p.step, p.batch = p.step + 1, p.batch + 1
+            if p.step % self.settings.log_every == 0:
+                self.log_losses()
+            bar.advance()
+            self.boundary()
+
+    def step(self, pieces: Iterator[tuple[np.ndarray, Batch]]) -> None:
+        """One optimizer step over `accumulate` micro-batches."""
+        p, n = self.progress, self.settings.accumulate
+        self.settings._seed_everything("step", p.step)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * self.schedule.factor(p.step, self.settings.epochs * self.per_epoch, self.per_epoch)
+        values: list[float] = []
+        names: list[str] = []
+        for k in range(n):
+            began = time.perf_counter()
+            rows, batch = next(pieces)
+            self.waiting += time.perf_counter() - began
+            batch = self.fabric.to_device(batch)
+            if self.data.augment is not None:
+                index = torch.as_tensor(rows, device=self.fabric.device)
+                batch = self.data.augment(batch, SampleDraws(self.settings.seed, p.epoch, index))
+            with self.fabric.no_backward_sync(self.wrapped, enabled=True) if k < n - 1 else nullcontext():
+                terms = self.losses(batch)
+                self.fabric.backward(terms["loss"] / n if n > 1 else terms["loss"])
+            names = list(terms)
+            # the one forced wait for the device in a step
+            new = torch.stack([v.detach().float() for v in terms.values()]).tolist()
+            values = [a + b / n for a, b in zip(values, new, strict=True)] if values else [v / n for v in new]
+        norm = self._clip()
+        if not math.isfinite(norm) or (self.fabric.world_size == 1 and not math.isfinite(values[names.index("loss")])):
+            self._nonfinite(batch, rows, names, values, norm)
+        else:
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update()
+            for name, value in [*zip(names, values, strict=True), ("grad_norm", norm)]:
+                p.sums[name] = p.sums.get(name, 0.0) + value
+            p.count += 1
+        self.optimizer.zero_grad()
+
+    def _clip(self) -> float:
+        """Norm of the gradient over all parameters, before it is clipped to `clip_norm`."""
+        scaler = getattr(self.precision, "scaler", None)
+        if scaler is not None:
+            self.precision.unscale_gradients(self.optimizer)
+        gradients = [q.grad for q in self.task.parameters() if q.grad is not None]
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        limit = self.settings.clip_norm
+        if limit is not None:
+            torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
+        value = float(norm)
+        # with fp16 the scaler itself leaves out overflowing steps and lowers its scale
+        return value if scaler is None or math.isfinite(value) else 0.0
+
+    def _nonfinite(self, batch: Batch, rows: np.ndarray, names: list[str], values: list[float], norm: float) -> None:
+        p = self.progress
+        p.skipped += 1
+        where = ""
+        if self.run is not None:
+            path = self.run.directory / "nonfinite" / f"step-{p.step}-rank-{self.fabric.global_rank}.pt"
+            with write_whole(path) as temporary:
+                torch.save({"batch": batch, "rows": torch.as_tensor(rows), "task": self.task.state_dict()}, temporary)
+            where = f" The batch and the weights are in {path}."
+        terms = ", ".join(f"{name}={value:.4g}" for name, value in zip(names, values, strict=True))
+        message = f"step {p.step}: not finite ({terms}; gradient norm {norm:.4g}).{where}"
+        if p.skipped > self.settings.nonfinite_skips:
+            raise NonFinite(
+                f"{message} Lower optimizer.lr, set trainer.clip_norm, look for extreme values in the data, "
+                "or leave out up to n such steps with trainer.nonfinite_skips=n."
+            )
+        warnings.warn(f"{message} Left out, {p.skipped} of {self.settings.nonfinite_skips} allowed.", stacklevel=2)
+
+    def boundary(self) -> None:
+        """Between steps everything is whole: save when it is time, leave when asked."""
+        due = self.fabric.global_rank == 0 and time.monotonic() - self.saved_at > self.settings.checkpoint_every
+        leave, due = self.settings._anywhere(self.stop.requested is not None, due)
+        if leave or due:
+            self.save()
+        if leave:
+            raise Interrupted(self.stop.requested or signal.SIGTERM)
+
+    # ---------------------------------------------------------------- validation
+
+    def validate(self) -> bool:
+        """Score the whole validation split; keep the best; say whether a sweep prunes the run here."""
+        p, settings = self.progress, self.settings
+        try:
+            with self.average.in_place() if self.average else nullcontext():
+                metrics = settings.evaluate(self.task, self.data, "val", self.stop)
+                if any(goal["metric"] == "val/loss" for goal in settings.objective) and "val/loss" not in metrics:
+                    metrics["val/loss"] = self._validation_loss()
+                value = self._objective(metrics)
+                gained = p.best is None or (
+                    value < p.best - settings.min_delta if self.minimize else value > p.best + settings.min_delta
+                )
+                if gained and math.isfinite(value):
+                    p.best, p.best_step, p.best_epoch, p.waited = value, p.step, p.epoch, 0
+                    self._keep_best(metrics)
+                else:
+                    p.waited += 1
+        except Interrupted:
+            self.save()
+            raise
+        p.metrics = metrics
+        self.schedule.observe(value, self.minimize)
+        self._row({**self._means(p.sums, p.count), **metrics, "order": float(p.order)})
+        return self._pruned(metrics)
+
+    def _validation_loss(self) -> float:
+        """Mean of the loss over the validation rows, for tasks whose score holds no objective."""
+        rows = np.arange(len(self.data.val))[self.fabric.global_rank :: self.fabric.world_size]
+        parts = np.array_split(rows, max(math.ceil(len(rows) / self.settings.batch_size), 1))
+        total = torch.zeros(2, dtype=torch.float64)
+        self.task.eval()
+        self.settings._seed_everything("evaluate", "loss")
+        with torch.no_grad():
+            for part, batch in zip(parts, load(self.data.val, parts), strict=True):
+                loss = float(self.task.losses(self.fabric.to_device(batch))["loss"])
+                total += torch.tensor([loss * len(part), len(part)], dtype=torch.float64)
+        total = self._reduced(total, "sum")
+        return float(total[0] / total[1])
+
+    def _objective(self, metrics: dict[str, float]) -> float:
+        name = self.settings.objective[0]["metric"]
+        if name not in metrics:
+            raise ConfigError(f"objective {name} is not among the validation metrics.{nearest(name, metrics)}")
+        return metrics[name]
+
+    def _pruned(self, metrics: dict[str, float]) -> bool:
+        """The first process asks and all of them hear the answer."""
+        answer = bool(self.prune(metrics, self.progress.step)) if self.prune and self.fabric.global_rank == 0 else False
+        return bool(self.fabric.broadcast(answer))
+
+    def _out_of_patience(self) -> bool:
+        return self.settings.patience is not None and self.progress.waited >= self.settings.patience
+
+    # ---------------------------------------------------------------- records
+
+    def log_losses(self) -> None:
+        """A row of training losses: means since the last such row."""
+        p = self.progress
+        recent = {name: total - self.logged_sums.get(name, 0.0) for name, total in p.sums.items()}
+        self._row(self._means(recent, p.count - self.logged_count))
+        self.logged_sums, self.logged_count = dict(p.sums), p.count
+
+    def _means(self, sums: dict[str, float], count: int) -> dict[str, float]:
+        names = sorted(sums)
+        mean = torch.tensor([sums[name] for name in names] + [float(count)], dtype=torch.float64)
+        if self.fabric.world_size > 1:
+            mean = self._reduced(mean, "mean")
+        return {f"train/{name}": float(value / mean[-1]) for name, value in zip(names, mean, strict=False) if count}
+
+    def _reduced(self, value: Tensor, operation: str) -> Tensor:
+        """Sum or mean over processes."""
+        return cast(Tensor, self.fabric.all_reduce(value, reduce_op=operation))
+
+    def _row(self, values: dict[str, float]) -> None:
+        p, moment = self.progress, time.monotonic()
+        elapsed = max(moment - self.logged_at, 1e-9)
+        row = {
+            "step": p.step,
+            "epoch": p.epoch,
+            **values,
+            "lr": self.optimizer.param_groups[-1]["lr"],
+            "time/samples_per_s": (p.step - self.logged_step) * self.settings.batch_size / elapsed,
+            "time/data_wait": min(self.waiting / elapsed, 1.0),
+        }
+        self.logged_at, self.logged_step, self.waiting = moment, p.step, 0.0
+        p.rows += 1
+        if self.fabric.global_rank == 0:
+            if self.run is not None:
+                self.run.append(row)
+            if self.record is not None:
+                self.record(row, p.step)
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def _keep_best(self, metrics: dict[str, float]) -> None:
+        p = self.progress
+        weights = {name: value.detach().clone() for name, value in self.task.state_dict().items()}
+        self.best = {"task": weights, "about": self.data.about, "step": p.step, "epoch": p.epoch, "metrics": metrics}
+        if self.run is not None and self.run.writable:
+            checkpoints.save(self.best, self.run.checkpoints, "best")
+
+    def save(self) -> None:
+        """The whole state of the run, at a step boundary."""
+        self.saved_at = time.monotonic()
+        p = self.progress
+        if self.fabric.world_size > 1:  # sums differ from process to process; what is saved is their mean
+            names = sorted(p.sums)
+            mean = self._reduced(torch.tensor([p.sums[n] for n in names], dtype=torch.float64), "mean")
+            p.sums = dict(zip(names, mean.tolist(), strict=True))
+        if self.run is None or not self.run.writable:
+            return
+        scaler = getattr(self.precision, "scaler", None)
+        state = {
+            "task": self.task.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "scaler": scaler.state_dict() if scaler else None,
+            "progress": asdict(p),
+            "logged": {"sums": self.logged_sums, "count": self.logged_count},
+            "about": self.data.about,
+        }
+        checkpoints.save(state, self.run.checkpoints, "last", keep_previous=True)
+
+    def resume(self) -> None:
+        """Go on from the run's last good checkpoint, if it has one."""
+        state = checkpoints.load_last(self.run.checkpoints) if self.run is not None else None
+        if state is None:
+            return
+        assert self.run is not None
+        was, is_now = state["about"].get("fingerprint"), self.data.about.get("fingerprint")
+        if was != is_now:
+            raise ConfigError(
+                f"the data differ from those this run was trained on (fingerprint {was} then, {is_now} now): "
+                "resume with the same data, or start a new run."
+            )
+        self.task.load_state_dict(state["task"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None and state["average"] is not None:
+            self.average.load_state_dict(state["average"])
+        if state["scaler"] is not None and getattr(self.precision, "scaler", None) is not None:
+            self.precision.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+        self.logged_sums, self.logged_count = state["logged"]["sums"], state["logged"]["count"]
+        self.logged_step = self.progress.step
+        self.progress.finished = self.progress.finished and self.progress.epoch >= self.settings.epochs
+        self.run.keep_rows(self.progress.rows)
+        said(f"resuming at step {self.progress.step}, epoch {self.progress.epoch}", self.quiet)
+
+    def restore_best(self) -> None:
+        """Leave the task with the weights that validated best."""
+        if self.best is None and self.run is not None and (self.run.checkpoints / "best.pt").exists():
+            self.best = checkpoints.load_best(self.run.checkpoints)
+        weights = self.fabric.broadcast(self.best["task"] if self.best else None)
+        if weights is not None:
+            self.task.load_state_dict(weights)
+
+    # ---------------------------------------------------------------- compilation
+
+    def _compiled(self) -> Callable[[Batch], dict[str, Tensor]]:
+        """The compiled losses; the first failure to compile falls back to the plain ones, with a warning."""
+        plain = self.wrapped.losses
+        compiled = torch.compile(plain)
+        state = {"losses": compiled}
+
+        def losses(batch: Batch) -> dict[str, Tensor]:
+            if state["losses"] is plain:
+                return plain(batch)
+            try:
+                return compiled(batch)
+            except Exception as error:  # the compiler raises many kinds
+                warnings.warn(f"torch.compile failed ({type(error).__name__}); going on without it.", stacklevel=2)
+                state["losses"] = plain
+                return plain(batch)
+
+        return losses
