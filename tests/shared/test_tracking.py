@@ -157,7 +157,7 @@ def test_loggers_compose(tmp_path, choice, kinds):
 
     groups = Path(__file__).parents[2] / "conf" / "logger"
     (tmp_path / "logger").symlink_to(groups)
-    (tmp_path / "config.yaml").write_text("defaults:\n  - logger: console\n  - _self_\nlogger: {}\n")
+    (tmp_path / "config.yaml").write_text("defaults:\n  - logger: [console]\n")
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         config = compose("config", overrides=[f"logger={choice}"])
     trackers = Trackers(instantiate(config.logger))

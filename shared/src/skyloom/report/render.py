@@ -1,0 +1,47 @@
+"""Templates, styles and pictures, put together into one file that needs nothing else."""
+
+import base64
+import functools
+import io
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jinja2
+    import matplotlib.figure
+
+__all__ = ["inline", "inline_drawing", "render"]
+
+_KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
+
+
+@functools.cache
+def _environment() -> "jinja2.Environment":
+    import jinja2
+
+    here = files("skyloom.report")
+    loader = jinja2.FunctionLoader(lambda name: (here / name).read_text(encoding="utf-8"))
+    return jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill `template` (a file beside this one); every value is escaped, whatever it holds."""
+    import skyloom
+
+    style = (files("skyloom.report") / "style.css").read_text(encoding="utf-8")
+    return _environment().get_template(template).render(style=style, version=skyloom.__version__, **values)
+
+
+def inline(path: Path) -> str:
+    """An image file as a data: address."""
+    kind = _KINDS.get(path.suffix.lower(), "application/octet-stream")
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def inline_drawing(figure: "matplotlib.figure.Figure") -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
