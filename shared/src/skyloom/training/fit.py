@@ -154,12 +154,13 @@ class Fit:
             began = time.perf_counter()
             rows, batch = next(pieces)
             self.waiting += time.perf_counter() - began
-            batch = self.fabric.to_device(batch)
+            batch = self.settings._placed(batch)
             if self.data.augment is not None:
                 index = torch.as_tensor(rows, device=self.fabric.device)
                 batch = self.data.augment(batch, SampleDraws(self.settings.seed, p.epoch, index))
             with self.fabric.no_backward_sync(self.wrapped, enabled=True) if k < n - 1 else nullcontext():
-                terms = self.losses(batch)
+                with self.fabric.autocast():
+                    terms = self.losses(batch)
                 self.fabric.backward(terms["loss"] / n if n > 1 else terms["loss"])
             names = list(terms)
             # the one forced wait for the device in a step
@@ -252,9 +253,9 @@ class Fit:
         total = torch.zeros(2, dtype=torch.float64)
         self.task.eval()
         self.settings._seed_everything("evaluate", "loss")
-        with torch.no_grad():
+        with torch.no_grad(), self.fabric.autocast():
             for part, batch in zip(parts, load(self.data.val, parts), strict=True):
-                loss = float(self.task.losses(self.fabric.to_device(batch))["loss"])
+                loss = float(self.task.losses(self.settings._placed(batch))["loss"])
                 total += torch.tensor([loss * len(part), len(part)], dtype=torch.float64)
         total = self._reduced(total, "sum")
         return float(total[0] / total[1])

@@ -16,7 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from skyloom.data import Data
+from skyloom.data import Batch, Data
 from skyloom.data.splits import columns_of
 from skyloom.errors import ConfigError
 from skyloom.run import Interrupted, Run, StopSignals
@@ -148,7 +148,7 @@ class Trainer:
         with torch.no_grad(), Bar(label, len(parts), quiet=self.quiet or fabric.global_rank > 0) as bar:
             for batch, part in zip(load(dataset, parts, self.workers), parts, strict=True):
                 self._seed_everything("evaluate", seed_name, int(part[0]) if len(part) else 0)
-                batch = fabric.to_device(batch)
+                batch = self._placed(batch)
                 with fabric.autocast():
                     out = task.predict(batch)
                 pieces.append({k: v.detach().float().cpu() for k, v in out.items()})
@@ -173,6 +173,12 @@ class Trainer:
     def _fabric(self) -> Fabric:
         assert self.fabric is not None
         return self.fabric
+
+    def _placed(self, batch: Batch) -> Batch:
+        """On the device, and in the floating type that its precision wants."""
+        batch = self._fabric.to_device(batch)
+        precision = self._fabric._precision
+        return batch if precision.precision == "32-true" else precision.convert_input(batch)
 
     def _seed_everything(self, *names: str | int) -> None:
         """The global torch generators, as a function of (seed, names, process): no generator state needs saving."""
