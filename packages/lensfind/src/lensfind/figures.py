@@ -1,0 +1,204 @@
+"""Figures of a lens finder, drawn from its predictions alone; each function gives back the numbers it drew."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from lensfind.population import Population
+from lensfind.simulate import simulate
+from lensfind.survey import Survey
+from skyloom.plots import PAGE, PALETTE, Figure, panels, save, style
+
+__all__ = ["completeness", "cutouts", "draw", "rank_curves", "rgb", "score_histograms"]
+
+Arrays = dict[str, np.ndarray]
+_FPR = 1e-2  # of the threshold at which completeness is shown
+_COLUMNS = 10  # cutouts in a row of the mosaic
+
+
+def draw(predictions: Arrays, about: dict[str, Any], directory: Path) -> list[Figure]:
+    """All figures that the predictions allow: those against the truth need the column `lens`, cutouts the column `seed`."""
+    word = "synthetic " if about["synthetic"] else ""
+    figures = []
+
+    def keep(name: str, canvas: Any, title: str, caption: str) -> None:
+        figures.append(Figure(save(canvas, Path(directory) / f"{name}.png"), title, caption))
+
+    with style():
+        canvas, axes = panels()
+        score_histograms(axes, predictions)
+        keep("scores", canvas, "Scores by sample", f"Logits of the {word}test split, each sample normalised on its own. "
+             "The unlabeled sample is split by the truth, which training never saw; labelled and unlabeled lenses should "
+             "agree. Logit 0 is even odds at the class prior.")  # fmt: skip
+        if not _has_truth(predictions):
+            return figures
+        canvas, axes = panels(1, 2)
+        rank_curves(axes, predictions)
+        keep("ranking", canvas, "Ranking against the truth", f"The unlabeled {word}test sample at a share of lenses of "
+             f"{about['class_prior']:g}. Left: lenses found against non-lenses let through, with chance dashed. Right: purity "
+             "against completeness, with the share of lenses dashed.")  # fmt: skip
+        canvas, axes = panels(1, 2, sharey=True)
+        completeness(axes, predictions)
+        keep("completeness", canvas, "Which lenses are found", f"Share of {word}lenses above the threshold that lets "
+             f"through {_FPR:.0%} of non-lenses, in bins of equal numbers, with 68% Wilson intervals; labelled and unlabeled "
+             "lenses of the test split together.")  # fmt: skip
+        if "seed" in predictions and about["synthetic"]:
+            rows = _chosen(predictions)
+            canvas, axes = panels(len(rows), _COLUMNS, width=PAGE, height=len(rows) * PAGE / _COLUMNS + 0.55)
+            _mosaic(axes, rows, predictions, about)
+            keep("cutouts", canvas, "Best candidates and worst mistakes", "Synthetic cutouts of the unlabeled test sample, "
+                 f"{_side(about):.0f} arcsec wide, arcsinh colours ({_colours(about)}), with their logits. Green: lens. "
+                 "Red: no lens.")  # fmt: skip
+    return figures
+
+
+def _has_truth(predictions: Arrays) -> bool:
+    lens = predictions.get("lens")
+    return lens is not None and 0 < (lens[predictions["labelled"] == 0] > 0).sum() < (predictions["labelled"] == 0).sum()
+
+
+def _unlabeled(predictions: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    rows = predictions["labelled"] == 0
+    return predictions["logit"][rows], predictions["lens"][rows] > 0
+
+
+def score_histograms(axes: Any, predictions: Arrays, bins: int = 40) -> Arrays:
+    """Densities of the logit for labelled, unlabeled and, where known, unlabeled lenses and non-lenses."""
+    logit, labelled = predictions["logit"], predictions["labelled"] > 0
+    samples = {"labelled lenses": logit[labelled], "unlabeled": logit[~labelled]}
+    if _has_truth(predictions):
+        lens = predictions["lens"] > 0
+        samples |= {"unlabeled, lens": logit[~labelled & lens], "unlabeled, no lens": logit[~labelled & ~lens]}
+    low, high = np.quantile(logit, [0.001, 0.999])
+    edges = np.linspace(low, high, bins + 1)
+    drawn: Arrays = {"edges": edges}
+    colours = (PALETTE[0], "0.75", PALETTE[2], PALETTE[1])
+    for (name, values), colour in zip(samples.items(), colours, strict=False):
+        inside = values[(values >= edges[0]) & (values <= edges[-1])]
+        density = np.histogram(inside, edges)[0] / (max(len(values), 1) * np.diff(edges))
+        drawn[name] = density
+        axes.stairs(density, edges, fill=name == "unlabeled", label=f"{name} ({len(values)})", color=colour)
+    axes.axvline(0, color="0.3", lw=0.7, ls=":")
+    axes.set(xlabel="logit", ylabel="density", ylim=(0, 1.45 * max(d.max() for n, d in drawn.items() if n != "edges")))
+    axes.legend(loc="upper left", ncols=2, columnspacing=1, handlelength=1.2)
+    return drawn
+
+
+def rank_curves(axes: Any, predictions: Arrays) -> Arrays:
+    """Receiver operating characteristic with a logarithmic axis, and purity against completeness."""
+    logit, lens = _unlabeled(predictions)
+    fpr, tpr, _ = roc_curve(lens, logit)
+    purity, recall, _ = precision_recall_curve(lens, logit)
+    lowest = 0.5 / (~lens).sum()
+    left, right = axes
+    left.plot(np.maximum(fpr, lowest), tpr, label=f"AUROC {roc_auc_score(lens, logit):.3f}")
+    chance = np.geomspace(lowest, 1, 100)
+    left.plot(chance, chance, color="0.5", lw=0.8, ls="--")
+    left.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.01), xlabel="false-positive rate", ylabel="completeness")
+    left.legend(loc="upper left")
+    right.plot(recall[:-1], purity[:-1], label=f"average precision {average_precision_score(lens, logit):.3f}")
+    right.axhline(lens.mean(), color="0.5", lw=0.8, ls="--")
+    right.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="completeness", ylabel="purity")
+    right.legend(loc="lower left", bbox_to_anchor=(0, 0.12))
+    return {"fpr": fpr, "tpr": tpr, "purity": purity, "recall": recall}
+
+
+def completeness(axes: Any, predictions: Arrays, bins: int = 8) -> dict[str, Arrays]:
+    """Share of lenses above the threshold of a false-positive rate, against Einstein radius and arc signal-to-noise."""
+    logit, lens = _unlabeled(predictions)
+    threshold = np.quantile(logit[~lens], 1 - _FPR)
+    rows = predictions["lens"] > 0
+    drawn = {}
+    for axis, (name, label) in zip(
+        axes, (("theta_E", "Einstein radius / arcsec"), ("arc_snr", "signal-to-noise of the arcs")), strict=True
+    ):
+        x, found = predictions[name][rows], predictions["logit"][rows] > threshold
+        edges = np.quantile(x, np.linspace(0, 1, bins + 1))
+        which = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, bins - 1)
+        centre = np.array([np.median(x[which == k]) for k in range(bins)])
+        share = np.array([found[which == k].mean() for k in range(bins)])
+        interval = [binomtest(int(found[which == k].sum()), int((which == k).sum())) for k in range(bins)]
+        low, high = np.array([b.proportion_ci(0.68, "wilson") for b in interval]).T
+        spread = [np.maximum(share - low, 0), np.maximum(high - share, 0)]
+        axis.errorbar(centre, share, spread, [centre - edges[:-1], edges[1:] - centre], fmt="o", elinewidth=0.9)
+        axis.set(xlabel=label, ylim=(0, 1.02))
+        drawn[name] = {"x": centre, "share": share, "low": low, "high": high}
+    axes[0].set(ylabel=f"completeness at FPR {_FPR:.0%}")
+    axes[1].set(xscale="log")
+    ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000, 2000) if edges[0] <= t <= edges[-1]]
+    axes[1].set_xticks(ticks, [str(t) for t in ticks])
+    axes[1].minorticks_off()
+    return drawn
+
+
+def _chosen(predictions: Arrays) -> dict[str, np.ndarray]:
+    """Row numbers for the mosaic: best-ranked unlabeled cutouts, best-ranked non-lenses, worst-ranked lenses."""
+    unlabeled = np.flatnonzero(predictions["labelled"] == 0)
+    order = unlabeled[np.argsort(-predictions["logit"][unlabeled], kind="stable")]
+    lens = predictions["lens"][order] > 0
+    return {
+        "top ranked": order[:_COLUMNS],
+        "false alarms": order[~lens][:_COLUMNS],
+        "missed lenses": order[lens][::-1][:_COLUMNS],
+    }
+
+
+def cutouts(rows: np.ndarray, predictions: Arrays, about: dict[str, Any]) -> torch.Tensor:
+    """The synthetic cutouts of these rows, simulated again from their seeds: [rows, bands, size, size] in nJy."""
+    return simulate(
+        torch.from_numpy(predictions["seed"][rows]),
+        torch.from_numpy(predictions["kind"][rows]).long(),
+        Survey.from_json(about["survey"]),
+        Population(**about["population"]),
+        about["size"],
+        about["oversample"],
+    )["image"]
+
+
+def rgb(images: np.ndarray, noise: np.ndarray, floor: float = 2.0, ceiling: float = 400.0) -> np.ndarray:
+    """Colours [B, H, W, 3] of images [B, bands, H, W] after Lupton et al. (2004, PASP 116, 133): one arcsinh stretch of the
+    mean brightness for all channels, so that hue means colour. From the reddest to the bluest band; bands are weighted by
+    their noise, which makes the sky grey; `floor` and `ceiling` in units of the noise.
+    """
+    bands = images.shape[1]
+    order = [bands - 1, (bands - 1) // 2, 0] if bands > 1 else [0, 0, 0]
+    scaled = np.moveaxis((images / noise[:, None, None])[:, order], 1, -1)
+    mean = np.maximum(scaled.mean(axis=-1, keepdims=True), 1e-6)
+    bright = np.arcsinh(mean / floor) / np.arcsinh(ceiling / floor)
+    coloured = np.clip(scaled / mean * bright, 0, None)
+    return np.clip(coloured / np.maximum(coloured.max(axis=-1, keepdims=True), 1), 0, 1)
+
+
+def _mosaic(axes: Any, rows: dict[str, np.ndarray], predictions: Arrays, about: dict[str, Any]) -> None:
+    noise = np.array(about["statistics"]["noise"])
+    for line, (name, chosen) in zip(axes, rows.items(), strict=True):
+        pictures = rgb(cutouts(chosen, predictions, about).numpy(), noise)
+        for k, axis in enumerate(line):
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            if k >= len(chosen):
+                axis.set_axis_off()
+                continue
+            lens = predictions["lens"][chosen[k]] > 0
+            axis.imshow(pictures[k], origin="lower", interpolation="nearest")
+            for spine in axis.spines.values():
+                spine.set(visible=True, color="#1a9850" if lens else "#d73027", linewidth=1.6)
+            kind = about["kinds"][int(predictions["kind"][chosen[k]])]
+            axis.set_title(f"{predictions['logit'][chosen[k]]:+.1f}", fontsize=6, pad=2)
+            axis.set_xlabel(kind, fontsize=6, labelpad=1)
+        line[0].set_ylabel(name, fontsize=7)
+
+
+def _side(about: dict[str, Any]) -> float:
+    return float(about["size"] * about["survey"]["pixel_scale"])
+
+
+def _colours(about: dict[str, Any]) -> str:
+    bands = about["bands"]
+    if len(bands) == 1:
+        return f"grey: {bands[0]}"
+    return f"red {bands[-1]}, green {bands[(len(bands) - 1) // 2]}, blue {bands[0]}"
