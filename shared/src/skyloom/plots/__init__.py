@@ -8,7 +8,16 @@
 160.0
 """
 
-from skyloom.plots.curves import Curve, draw_bands, draw_learning_curves, learning_curves, smoothed
+from skyloom.plots.curves import (
+    Curve,
+    band,
+    by_metric,
+    draw_bands,
+    draw_learning_curves,
+    draw_metric,
+    learning_curves,
+    smoothed,
+)
 from skyloom.plots.style import COLUMN, PAGE, PALETTE, Figure, panels, save, style
 
 __all__ = [
@@ -17,8 +26,11 @@ __all__ = [
     "PALETTE",
     "Curve",
     "Figure",
+    "band",
+    "by_metric",
     "draw_bands",
     "draw_learning_curves",
+    "draw_metric",
     "learning_curves",
     "panels",
     "save",

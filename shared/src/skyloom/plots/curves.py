@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-__all__ = ["Curve", "band", "draw_bands", "draw_learning_curves", "learning_curves", "smoothed"]
+__all__ = ["Curve", "band", "by_metric", "draw_bands", "draw_learning_curves", "draw_metric", "learning_curves", "smoothed"]
 
 Array = NDArray[np.float64]
 
@@ -80,37 +80,44 @@ def band(curves: Sequence[Curve]) -> tuple[Array, Array, Array]:
     return steps, mean, spread
 
 
-def draw_learning_curves(
-    rows: Iterable[Mapping[str, Any]],
-    *,
-    first: Sequence[str] = (),
-    best_step: int | None = None,
-    limit: int = 6,
-) -> tuple["matplotlib.figure.Figure | None", list[list[Curve]]]:
-    """A panel per metric, training and validation together; `best_step` is marked.
+def by_metric(rows: Iterable[Mapping[str, Any]], *, first: Sequence[str] = (), limit: int = 6) -> list[list[Curve]]:
+    """The curves of each metric, training and validation together: the loss, then `first`, then the others by name.
 
-    `first` names metrics (with or without split) to be drawn first, after the loss; at most `limit` panels are drawn.
-    Returns the figure and what each panel holds, or None when there is nothing to draw.
+    `first` names metrics with or without their split. Metrics without a defined value are left out; at most `limit`
+    are given.
     """
     wanted = ["loss", *(name.partition("/")[2] or name for name in first)]
-    by_metric: dict[str, list[Curve]] = {}
+    found: dict[str, list[Curve]] = {}
     for curve in learning_curves(rows):
         if np.isfinite(curve.value).any():
-            by_metric.setdefault(curve.metric, []).append(curve)
-    names = sorted(by_metric, key=lambda m: (wanted.index(m) if m in wanted else len(wanted), m))[:limit]
-    if not names:
+            found.setdefault(curve.metric, []).append(curve)
+    names = sorted(found, key=lambda m: (wanted.index(m) if m in wanted else len(wanted), m))
+    return [found[name] for name in names[:limit]]
+
+
+def draw_metric(axis: "matplotlib.axes.Axes", curves: Sequence[Curve], best_step: int | None = None) -> None:
+    """One metric, training and validation together; `best_step` marks the weights that were kept."""
+    for curve in curves:
+        _draw_curve(axis, curve)
+    _frame(axis, curves, best_step)
+    axis.set_title(curves[0].metric)
+
+
+def draw_learning_curves(
+    rows: Iterable[Mapping[str, Any]], *, first: Sequence[str] = (), best_step: int | None = None, limit: int = 6
+) -> tuple["matplotlib.figure.Figure | None", list[list[Curve]]]:
+    """A page-wide figure with a panel per metric, and what each panel holds; None when there is nothing to draw."""
+    metrics = by_metric(rows, first=first, limit=limit)
+    if not metrics:
         return None, []
-    columns = min(len(names), 3 if len(names) > 4 else 2)
-    height = math.ceil(len(names) / columns) * 2.3
-    figure, axes = panels(math.ceil(len(names) / columns), columns, width=PAGE, height=height, squeeze=False)
-    for axis, name in zip(axes.flat, names, strict=False):
-        for curve in by_metric[name]:
-            _draw_curve(axis, curve)
-        _frame(axis, by_metric[name], best_step)
-        axis.set_title(name)
-    for axis in axes.flat[len(names) :]:
+    columns = min(len(metrics), 3 if len(metrics) > 4 else 2)
+    lines = math.ceil(len(metrics) / columns)
+    figure, axes = panels(lines, columns, width=PAGE, height=2.3 * lines, squeeze=False)
+    for axis, curves in zip(axes.flat, metrics, strict=False):
+        draw_metric(axis, curves, best_step)
+    for axis in axes.flat[len(metrics) :]:
         axis.set_visible(False)
-    return figure, [by_metric[name] for name in names]
+    return figure, metrics
 
 
 def _draw_curve(axis: "matplotlib.axes.Axes", curve: Curve) -> None:
@@ -134,9 +141,7 @@ def _frame(axis: "matplotlib.axes.Axes", curves: Sequence[Curve], best_step: int
     elif len(later) > 4 and np.ptp(values) > 6 * np.ptp(later) > 0:
         axis.set_ylim(later.min() - 0.1 * np.ptp(later), later.max() + 0.1 * np.ptp(later))
         worst = values[np.argmax(np.abs(values - np.median(later)))]
-        axis.annotate(
-            f"starts at {worst:.3g}", (0.03, 0.94 if worst > 0 else 0.04), xycoords="axes fraction", fontsize=6
-        )
+        axis.annotate(f"starts at {worst:.3g}", (0.03, 0.94 if worst > 0 else 0.04), xycoords="axes fraction", fontsize=6)
     if best_step is not None:
         axis.axvline(best_step, color="0.55", linewidth=0.8, linestyle=(0, (4, 3)), label="best weights")
     axis.set_xlabel("optimizer step")

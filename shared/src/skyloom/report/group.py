@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from skyloom.plots import Curve, draw_bands, learning_curves, panels, style
-from skyloom.plots.style import PAGE
+from skyloom.plots import Curve, draw_bands, learning_curves, panels
 from skyloom.report.collect import Group, collect, notes
 from skyloom.report.digits import number, with_interval
 from skyloom.report.record import Record, objective_of
-from skyloom.report.render import inline_drawing, render
+from skyloom.report.render import by_day_and_night, render
 from skyloom.report.selection import metric_values, summarise
 from skyloom.report.settings import Setting, show
 from skyloom.report.tables import interval_text, runs_csv, settings_csv, tables_tex, value_text
@@ -117,28 +116,21 @@ def _run(setting: Setting, record: Record) -> dict[str, Any]:
     }
 
 
-def _curves(group: Group) -> dict[str, str] | None:
-    """The validation curves of every setting, mean and band, for readers by day and by night."""
-    by_metric: dict[str, dict[str, list[Curve]]] = {}
+def _curves(group: Group) -> list[dict[str, str]]:
+    """The validation curves of every setting, mean and band, one picture per metric."""
+    curves: dict[str, dict[str, list[Curve]]] = {}
     for setting in group.settings:
         for run in setting.runs:
             for curve in learning_curves(run.rows):
                 if curve.split == "val" and np.isfinite(curve.value).sum() > 1:
-                    by_metric.setdefault(f"val/{curve.metric}", {}).setdefault(setting.label, []).append(curve)
-    names = [n for n in dict.fromkeys([*group.objectives, "val/loss", *sorted(by_metric)]) if n in by_metric][:_CURVES]
-    if not names:
-        return None
+                    curves.setdefault(f"val/{curve.metric}", {}).setdefault(setting.label, []).append(curve)
+    names = [n for n in dict.fromkeys([*group.objectives, "val/loss", *sorted(curves)]) if n in curves][:_CURVES]
     chosen = group.chosen[0].label if group.chosen else None
-    drawn = []
-    for dark in (False, True):
-        with style(dark=dark):
-            columns = min(2, len(names))
-            rows = math.ceil(len(names) / columns)
-            figure, axes = panels(rows, columns, width=PAGE if columns > 1 else 0.6 * PAGE, height=2.7 * rows, squeeze=False)
-            for axis, name in zip(axes.flat, names, strict=False):
-                draw_bands(axis, by_metric[name], emphasise=chosen)
-                axis.set_title(name)
-            for axis in axes.flat[len(names) :]:
-                axis.set_visible(False)
-            drawn.append(inline_drawing(figure))
-    return {"light": drawn[0], "dark": drawn[1], "names": ", ".join(names)}
+
+    def draw(name: str) -> Any:
+        figure, axes = panels(height=2.7)
+        draw_bands(axes, curves[name], emphasise=chosen)
+        axes.set_title(name)
+        return figure
+
+    return [by_day_and_night(name, draw, name) for name in names]

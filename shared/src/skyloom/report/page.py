@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from skyloom.plots import draw_learning_curves, style
-from skyloom.report.digits import duration, number, with_interval
+from skyloom.plots import Curve, by_metric, draw_metric, panels
+from skyloom.report.digits import duration, with_interval
 from skyloom.report.record import Record, as_number, objective_of, read_record
-from skyloom.report.render import inline, inline_drawing, render
+from skyloom.report.render import by_day_and_night, inline, render
 from skyloom.run.files import write_text
 
 __all__ = ["write_report"]
@@ -39,6 +39,7 @@ class Goal:
     metric: str
     target: str
     value: str
+    interval: str
     verdict: str
     kind: str
 
@@ -113,8 +114,10 @@ def goals_of(record: Record) -> list[Goal]:
         value, bound = as_number(entry.get("value")), as_number(entry.get("min" if least else "max"))
         met = entry.get("met") if math.isfinite(value) else None
         verdict, kind = ("not measured", "warn") if met is None else ("met", "good") if met else ("not met", "bad")
-        target = f"{'≥' if least else '≤'} {number(bound)}"
-        goals.append(Goal(str(entry["metric"]), target, number(value) if math.isfinite(value) else "–", verdict, kind))
+        target = f"{'≥' if least else '≤'} {bound:g}"
+        metric = record.metrics.get(str(entry["metric"]), {})
+        text, interval = with_interval(value, metric.get("low", math.nan), metric.get("high", math.nan))
+        goals.append(Goal(str(entry["metric"]), target, text if math.isfinite(value) else "–", interval, verdict, kind))
     return goals
 
 
@@ -130,7 +133,7 @@ def _headlines(record: Record) -> list[dict[str, Any]]:
     """The numbers to read first: those with goals, then the objective, then the rest of the test metrics."""
     goals = {goal.metric: goal for goal in goals_of(record)}
     objective = [o["metric"] for o in objective_of(record)]
-    tested = [name for name in record.metrics if name.startswith("test/")]
+    tested = [name for name, m in record.metrics.items() if name.startswith("test/") and math.isfinite(m["value"])]
     names = [n for n in dict.fromkeys([*goals, *objective, *tested]) if n in record.metrics][:_HEADLINES]
     tiles = []
     for name in names:
@@ -140,19 +143,17 @@ def _headlines(record: Record) -> list[dict[str, Any]]:
     return tiles
 
 
-def _curves(record: Record) -> dict[str, str] | None:
-    """The learning curves twice: for readers by day, and by night."""
+def _curves(record: Record) -> list[dict[str, str]]:
+    """The learning curves, one picture per metric."""
     best = (record.result.get("best") or {}).get("step")
-    first = [o["metric"] for o in objective_of(record)]
-    drawn = []
-    for dark in (False, True):
-        with style(dark=dark):
-            figure, panels = draw_learning_curves(record.rows, first=first, best_step=best)
-            if figure is None:
-                return None
-            drawn.append(inline_drawing(figure))
-    names = ", ".join(panel[0].metric for panel in panels)
-    return {"light": drawn[0], "dark": drawn[1], "names": names}
+
+    def draw(curves: list[Curve]) -> Any:
+        figure, axes = panels(height=2.3)
+        draw_metric(axes, curves, best)
+        return figure
+
+    metrics = by_metric(record.rows, first=[o["metric"] for o in objective_of(record)])
+    return [by_day_and_night(curves[0].metric, draw, curves) for curves in metrics]
 
 
 def _commands(record: Record) -> list[tuple[str, str]]:
@@ -162,8 +163,8 @@ def _commands(record: Record) -> list[tuple[str, str]]:
     if provenance.get("commit"):
         commands.append((f"git checkout {shlex.quote(str(provenance['commit']))}", "the code as it was"))
         if provenance.get("diff_file"):
-            diff = shlex.quote(str(record.directory / str(provenance["diff_file"])))
-            commands.append((f"git apply {diff}", "and what had been changed in it"))
+            diff = shlex.quote(str(provenance["diff_file"]))
+            commands.append((f"git apply {diff}", "what had been changed in it; the file lies beside this page"))
     if provenance.get("command"):
         commands.append((str(provenance["command"]), "as it was launched"))
     commands.append((f"make rerun run={name}", "repeat it from its own record and compare the metrics"))
@@ -187,5 +188,5 @@ def _provenance(record: Record) -> list[tuple[str, str]]:
             text = ", ".join(map(str, value))
         else:
             text = {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-        listed.append((name.replace("_", " "), text))
+        listed.append(({"dirty": "uncommitted changes"}.get(name, name.replace("_", " ")), text))
     return listed

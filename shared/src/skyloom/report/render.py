@@ -3,6 +3,7 @@
 import base64
 import functools
 import io
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     import jinja2
     import matplotlib.figure
 
-__all__ = ["inline", "inline_drawing", "render"]
+__all__ = ["by_day_and_night", "inline", "render"]
 
 _KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
 
@@ -41,7 +42,14 @@ def inline(path: Path) -> str:
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def inline_drawing(figure: "matplotlib.figure.Figure") -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def by_day_and_night(name: str, draw: Callable[[Any], "matplotlib.figure.Figure"], what: Any) -> dict[str, str]:
+    """`draw(what)` as two data: addresses, on light and on dark ground; the reader's own setting picks one."""
+    from skyloom.plots import style
+
+    addresses = {}
+    for ground in ("light", "dark"):
+        with style(dark=ground == "dark"):
+            buffer = io.BytesIO()
+            draw(what).savefig(buffer, format="png", metadata={"Software": None})
+        addresses[ground] = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return {"name": name, **addresses}

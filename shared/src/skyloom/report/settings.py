@@ -95,7 +95,10 @@ class Setting:
 
     @property
     def label(self) -> str:
-        return ", ".join(f"{name.rpartition('.')[2]}={show(v)}" for name, v in self.values.items()) or "all runs"
+        """Short, where the last parts of the keys tell them apart."""
+        names = [name.rpartition(".")[2] for name in self.values]
+        names = names if len(set(names)) == len(names) else list(self.values)
+        return ", ".join(f"{name}={show(v)}" for name, v in zip(names, self.values.values(), strict=True)) or "all runs"
 
 
 def group_settings(records: Sequence[Record]) -> tuple[list[Setting], list[str]]:
