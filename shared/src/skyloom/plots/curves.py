@@ -51,19 +51,22 @@ def learning_curves(rows: Iterable[Mapping[str, Any]]) -> list[Curve]:
 
 
 def smoothed(values: Array, window: int) -> Array:
-    r"""Centred moving mean over at most `window` finite values, narrower (and still centred) near both ends.
+    r"""Centred moving mean of the finite values, NaN where the window does not fit.
 
-    $s_i = \operatorname{mean}(v_{i-h}, \dots, v_{i+h})$ with $h = \min(\lfloor w/2 \rfloor, i, n-1-i)$, so that a
-    straight line stays itself to its last point, and nothing is delayed as an exponential mean would delay it.
+    $s_i = \operatorname{mean}(v_{i-h}, \dots, v_{i+h})$ with $h = \lfloor w/2 \rfloor$ for $h \le i < n - h$: a straight
+    line stays itself, nothing is delayed as an exponential mean would delay it, and the ends, where fewer values would
+    make it noisier, are left out.
     """
     values = np.asarray(values, dtype=float)
+    half, n = window // 2, len(values)
     finite = np.isfinite(values)
     total = np.concatenate([[0.0], np.cumsum(np.where(finite, values, 0.0))])
     count = np.concatenate([[0], np.cumsum(finite)])
-    at = np.arange(len(values))
-    half = np.minimum(np.minimum(at, len(values) - 1 - at), window // 2)
+    mean = np.full(n, np.nan)
+    at = np.arange(half, n - half)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (total[at + half + 1] - total[at - half]) / (count[at + half + 1] - count[at - half])
+        mean[at] = (total[at + half + 1] - total[at - half]) / (count[at + half + 1] - count[at - half])
+    return mean
 
 
 def band(curves: Sequence[Curve]) -> tuple[Array, Array, Array]:

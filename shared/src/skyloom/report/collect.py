@@ -47,6 +47,11 @@ class Group:
         """The ends worth a column: those that must be asked about, and a run still going where there is one."""
         return [status for status in COUNTED if status != "running" or self.counts["running"]]
 
+    @property
+    def ends(self) -> list[str]:
+        """Those that some run met, for tables that people read."""
+        return [status for status in COUNTED if status == "finished" or self.counts[status]]
+
 
 def collect(run_directories: Sequence[str | Path], name: str = "runs") -> Group:
     directories = list(dict.fromkeys(Path(d) for d in run_directories))

@@ -50,6 +50,7 @@ def _contents(group: Group) -> dict[str, Any]:
         "packages": sorted({f"{r.result.get('pkg', '?')} / {r.result.get('experiment') or 'default'}" for r in group.records}),
         "synthetic": group.synthetic,
         "counts": {status: group.counts[status] for status in group.counted},
+        "ends": group.ends,
         "total": len(group.records),
         "notes": notes(group),
         "how": group.how,
@@ -76,7 +77,7 @@ def _row(group: Group, setting: Setting, metrics: Sequence[str]) -> dict[str, An
         cells.append({"text": value_text(s), "interval": interval_text(s), "n": s.n if s.n != len(setting.finished) else None})
     return {
         "values": [show(v) for v in setting.values.values()],
-        "counts": [setting.counts()[status] for status in group.counted],
+        "counts": [setting.counts()[status] for status in group.ends],
         "cells": cells,
         "chosen": setting in group.chosen,
     }

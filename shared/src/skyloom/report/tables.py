@@ -79,14 +79,13 @@ def runs_csv(group: Group) -> str:
 def tables_tex(group: Group) -> str:
     """Two tables: every setting on validation; the chosen one on test."""
     validation = group.metrics("val")
-    finished = [status for status in group.counted if status == "finished" or group.counts[status]]
-    columns = [latex.escape(n) for n in group.varied] + [latex.escape(s) for s in finished]
+    columns = [latex.escape(n) for n in group.varied] + [latex.escape(s) for s in group.ends]
     columns += [latex.escape(n) for n in validation]
     rows = []
     for setting in group.settings:
         values = metric_values(setting, "val")
         swept = [latex.escape(show(v)) for v in setting.values.values()]
-        counts = [str(setting.counts()[status]) for status in finished]
+        counts = [str(setting.counts()[status]) for status in group.ends]
         cells = [latex.math_number(value_text(summarise(values.get(name, [])))) for name in validation]
         chosen = setting in group.chosen
         rows.append([rf"\textbf{{{text}}}" if chosen else text for text in swept] + counts + cells)
