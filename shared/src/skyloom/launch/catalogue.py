@@ -4,19 +4,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from skyloom.launch.compose import choices, compose_config, conf_dir, experiments, groups, resolve
+from skyloom.launch.compose import choices, compose_config, experiments, first_comment, groups, resolve
 from skyloom.launch.summary import goal_text
 from skyloom.launch.words import take
 
-__all__ = ["config", "first_line", "ls"]
-
-
-def first_line(name: str) -> str:
-    """What an experiment's file says it shows: its first comment that is not Hydra's header."""
-    for line in (conf_dir() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and not line.startswith("# @"):
-            return line.lstrip("# ").strip()
-    return ""
+__all__ = ["config", "ls"]
 
 
 def ls(words: list[str]) -> int:
@@ -25,7 +17,7 @@ def ls(words: list[str]) -> int:
     table = Table("package", "experiment", "what it shows", "goals", box=None, pad_edge=False)
     for name, stated in sorted(found.items(), key=lambda item: (item[1].get("pkg", ""), item[0])):
         goals = "; ".join(goal_text(goal) for goal in stated.get("goals") or [])
-        table.add_row(stated.get("pkg", ""), name, first_line(name), goals)
+        table.add_row(stated.get("pkg", ""), name, first_comment(name), goals)
     Console(highlight=False).print(table)
     return 0
 

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from skyloom.errors import ConfigError, nearest
 from skyloom.run.goals import check_goals
 
-__all__ = ["choices", "compose_config", "conf_dir", "experiments", "resolve"]
+__all__ = ["choices", "compose_config", "conf_dir", "experiments", "first_comment", "groups", "resolve"]
 
 SCALES = ("smoke", "laptop", "full")
 
@@ -44,10 +44,18 @@ def experiments(pkg: str | None = None) -> dict[str, dict[str, Any]]:
     """Experiment files by name, of one package or all: their own keys, unresolved."""
     found = {}
     for name in choices("experiment"):
-        stated = yaml.safe_load((conf_dir() / "experiment" / f"{name}.yaml").read_text(encoding="utf-8")) or {}
+        stated: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "experiment" / f"{name}.yaml"))
         if pkg is None or stated.get("pkg") == pkg:
             found[name] = stated
     return found
+
+
+def first_comment(experiment: str) -> str:
+    """What an experiment's file says it shows: its first comment that is not Hydra's header."""
+    for line in (conf_dir() / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and not line.startswith("# @"):
+            return line.lstrip("# ").strip()
+    return ""
 
 
 def compose_config(overrides: list[str]) -> DictConfig:
@@ -109,7 +117,7 @@ def _check_choices(overrides: list[str]) -> None:
 def _teach(error: Exception, overrides: list[str]) -> str:
     """Hydra's complaint about a key or choice, with the nearest valid ones."""
     text = str(error)
-    choice = re.search(r"Could not find '([\w-]+)/(.+?)'", text)
+    choice = re.search(r"Could not (?:find|load) '([\w-]+)/(.+?)'", text)
     if choice:
         group, name = choice.groups()
         return f"{group}={name} does not exist.{nearest(name, choices(group))}"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from skyloom.errors import ConfigError, UserError
 from skyloom.launch.compose import compose_config, conf_dir, resolve
@@ -75,14 +76,16 @@ def resumed(text: str, overrides: list[str]) -> tuple[Run, dict[str, Any]]:
     if overrides:
         recorded = run.provenance.get("overrides") or []
         recorded = take(recorded, *OWN)[1]
-        before, after = resolve(compose_config(recorded)), resolve(compose_config(recorded + overrides))
-        changed = _changes(before, after)
+        before, after = compose_config(recorded), compose_config(recorded + overrides)
+        # named as they were given: before interpolation copies them elsewhere
+        changed = _changes(OmegaConf.to_container(before), OmegaConf.to_container(after))
         refused = [key for key in changed if not any(key == k or key.startswith(f"{k}.") for k in MAY_CHANGE)]
         if refused:
             raise ConfigError(
                 f"{run.directory} cannot be resumed with {', '.join(sorted(refused))} changed: its first half was "
                 f"trained otherwise. May change: {', '.join(MAY_CHANGE)}. For anything else start a new run."
             )
+        changed = _changes(resolve(before), resolve(after))
         for key, value in changed.items():
             _set(config, key.split("."), value)
         write_text(run.directory / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
