@@ -22,12 +22,28 @@ class Column:
     symbol: str  # short name in metrics
     low: float = -float("inf")
     high: float = float("inf")
+    logarithmic: bool = False  # drawn on a logarithmic axis
 
     @property
     def axis(self) -> str:
-        """The axis label: `Mass [10^14 Msun]`."""
-        return f"{self.label} [{self.unit}]" if self.unit else self.label
+        """The axis label, its unit typeset.
 
+        >>> Column("m", "Mass", "1e14 Msun", "M").axis
+        'Mass [$10^{14}\\,M_\\odot$]'
+        """
+        return self.label + self.bracketed_unit
+
+    @property
+    def bracketed_unit(self) -> str:
+        """The typeset unit alone, to be put behind any word; nothing for a pure number."""
+        return f" [{_TYPESET.get(self.unit, self.unit)}]" if self.unit else ""
+
+
+_TYPESET = {
+    "1e14 Msun": r"$10^{14}\,M_\odot$",
+    "log10(km/s)": r"$\log_{10}$ km/s",
+    "log10(kpc)": r"$\log_{10}$ kpc",
+}
 
 INPUTS = (
     Column("bcg_SubhaloBHMass", "Black-hole mass of the central subhalo", "1e10 Msun/h", "black_hole", low=0.0),
@@ -41,12 +57,12 @@ INPUTS = (
 """What is known of a cluster, in the order the flow reads it: scalars of the simulation's catalogue."""
 
 TARGETS = (
-    Column("last_T_coll", "Cosmic age at last collision", "Gyr", "T", low=0.0),
-    Column("last_V_coll", "log10 collision velocity", "dex(km/s)", "logV"),
-    Column("last_M_Crit500_coll", "Main halo M500c at collision", "1e14 Msun", "M", low=0.0),
-    Column("last_Subcluster_mass", "Subcluster mass", "1e14 Msun", "m_sub", low=0.1 * (1 - 1e-6)),
+    Column("last_T_coll", "Age at collision", "Gyr", "T", low=0.0),
+    Column("last_V_coll", "Collision velocity", "log10(km/s)", "logV"),
+    Column("last_M_Crit500_coll", "Main halo $M_{500c}$", "1e14 Msun", "M", low=0.0, logarithmic=True),
+    Column("last_Subcluster_mass", "Subcluster mass", "1e14 Msun", "m_sub", low=0.1 * (1 - 1e-6), logarithmic=True),
     Column("last_Mass_ratio", "Mass ratio", "", "q", low=0.0, high=1.0),
-    Column("last_d_peri", "log10 pericentre distance", "dex(kpc)", "logd"),
+    Column("last_d_peri", "Pericentre distance", "log10(kpc)", "logd"),
 )
 """What is to be inferred: the last merger of the cluster. The third and fifth are not independent of the fourth."""
 

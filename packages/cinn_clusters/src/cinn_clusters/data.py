@@ -20,7 +20,7 @@ from cinn_clusters.baselines import gaussian_population, linear_gaussian, straig
 from cinn_clusters.columns import INPUT_NAMES, INPUTS, KEY, LOOKBACK, TARGET_NAMES, TARGETS
 from cinn_clusters.cosmology import AGE_TODAY
 from cinn_clusters.synthetic import merger_catalogue
-from cinn_clusters.tables import Account, check_units, join, read_table, usable_rows
+from cinn_clusters.tables import check_units, join, read_table, usable_rows
 from skyloom.data import Columns, Data, fingerprint, group_split
 from skyloom.errors import DataError
 from skyloom.flows.transforms import Chain, Complement, DataTransform, Identity, Log, Logit, PerColumn, Standardise
@@ -29,7 +29,8 @@ __all__ = ["from_csv", "from_tables", "repeated_mergers", "synthetic"]
 
 CARRY = ("target", "halo_id", "snapshot", "cluster_id")
 SUBCLUSTER_FLOOR = 0.0999  # just under the catalogue's cut at 0.1 [1e14 Msun], where its density is largest
-RATIO_CEILING = 1.001  # just above the largest mass ratio, which occurs
+RATIO_CEILING = 1.05  # above the largest mass ratio, 1, which occurs: at 1.001 the few rows with q = 1 would lie far from all
+# others in logit q, and the likelihood of one such cluster would outweigh that of all others
 
 
 def synthetic(n_clusters: int = 352, seed: int = 0, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> Data:
@@ -95,7 +96,7 @@ def from_tables(
         "rows": account.to_json(),
         "split": {name: torch.unique(split["cluster_id"]).tolist() for name, split in splits.items()},
     }
-    return Data(**splits, about=about, carry=CARRY, group="cluster_id")
+    return Data(splits["train"], splits["val"], splits["test"], about=about, carry=CARRY, group="cluster_id")
 
 
 def repeated_mergers(train: Tensor, test: Tensor) -> float:
@@ -106,10 +107,10 @@ def repeated_mergers(train: Tensor, test: Tensor) -> float:
 
 def _columns(rows: pd.DataFrame) -> dict[str, Tensor]:
     def real(names: Sequence[str]) -> Tensor:
-        return torch.as_tensor(rows[list(names)].to_numpy(dtype=np.float32))
+        return torch.as_tensor(rows[list(names)].to_numpy(dtype=np.float32, copy=True))
 
     def whole(name: str) -> Tensor:
-        return torch.as_tensor(rows[name].to_numpy(dtype=np.int64))
+        return torch.as_tensor(rows[name].to_numpy(dtype=np.int64, copy=True))
 
     return {
         "context": real(INPUT_NAMES),

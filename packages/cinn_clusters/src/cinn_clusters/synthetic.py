@@ -137,9 +137,7 @@ def _redshift(times: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(times < first, 1 + 0.33 * (first - times), inside)
 
 
-def _power_law(
-    rng: np.random.Generator, n: int, index: float, low: float, high: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _power_law(rng: np.random.Generator, n: int, index: float, low: float, high: NDArray[np.float64]) -> NDArray[np.float64]:
     """Draws of `dN/dm ~ m^index` on `[low, high]`, by inverting the cumulative distribution."""
     k = index + 1
     return (low**k + rng.random(n) * (high**k - low**k)) ** (1 / k)

@@ -50,7 +50,7 @@ def read_table(path: str | Path, columns: Sequence[str], optional: Sequence[str]
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"no table {path}: give the path of a CSV file with columns {', '.join([*KEY, *columns])}.")
-    table = pd.read_csv(path, dtype={name: str for name in KEY})
+    table = pd.read_csv(path, dtype=dict.fromkeys(KEY, str))
     for name in [*KEY, *columns]:
         if name not in table.columns:
             raise DataError(f"{path} has no column {name!r}.{nearest(name, table.columns)}")

@@ -33,6 +33,8 @@ class MergerPosterior(nn.Module):
         row_budget: Draws pushed through the flow at once, to bound memory.
     """
 
+    spread: Tensor
+
     def __init__(
         self,
         about: Mapping[str, Any],
@@ -104,20 +106,26 @@ class MergerPosterior(nn.Module):
         order = torch.randperm(len(context), device=context.device)
         strangers = self.posterior.flow(w[order]).log_prob(z)  # the same mergers, given the inputs of other clusters
         volume = ladj.sum(-1)
+        scaled = self.linear.sample(w, self.draws)
+        straight = self.posterior.target.inverse(scaled, context).transpose(0, 1)
         return {
             "log_prob": log_prob,
             "log_prob_scaled": log_prob_scaled,
             "log_prob_shuffled": strangers + volume,
             "log_prob_linear": self.linear.log_prob(z, w) + volume,
             "log_prob_population": self.population.log_prob(z, w) + volume,
-            # the transforms act on each column alone and monotonically, so the median maps to the median
-            "linear_median": self.posterior.target.inverse(self.linear.mean(w), context),
             "rank": rank(samples, target),
             "crps": crps(samples, target),
+            "linear_mean": straight.mean(1),
+            "linear_crps": crps(straight, target),
         }
 
     def score(self, predictions: Mapping[str, Tensor]) -> dict[str, float]:
-        """Averages of the per-object columns: likelihoods (nat per object), R2 of the medians, coverage, CRPS."""
+        """Averages of the per-object columns: likelihoods (nat per object), explained variances, coverage, CRPS.
+
+        `r2_*` is of the posterior median, `r2_mean_*` of its mean, `r2_linear_*` of the linear-Gaussian baseline's mean.
+        `crps` averages the targets, each in units of its spread in the training split.
+        """
         p = predictions
         truth, median = p["target"], p["quantiles"][..., MEDIAN]
         scores = {name: float(-p[column].mean()) for name, column in _LIKELIHOODS.items()}
@@ -128,15 +136,18 @@ class MergerPosterior(nn.Module):
         for level, name in ((0.68, "coverage68"), (0.95, "coverage95")):
             scores |= _per_target(name, interval_coverage(p["rank"], level))
             scores[name] = sum(scores[f"{name}_{column.symbol}"] for column in TARGETS) / len(TARGETS)
+        spread = self.spread.cpu()  # so that targets of different units can be averaged
         error = p["crps"].mean(0)
         scores |= _per_target("crps", error)
-        scores["crps"] = float((error / self.spread.cpu()).mean())  # in units of each target's spread in training
+        scores["crps"] = float((error / spread).mean())
+        scores["crps_linear"] = float((p["linear_crps"] / spread).mean())
         outside = p["outside"].mean(0)
         return scores | _per_target("outside", outside) | {"outside": float(outside.max())}
 
     def _explained(self, truth: Tensor, median: Tensor, p: Mapping[str, Tensor]) -> dict[str, float]:
         scores = _per_target("r2", explained_variance(truth, median))
-        scores |= _per_target("r2_linear", explained_variance(truth, p["linear_median"]))
+        scores |= _per_target("r2_mean", explained_variance(truth, p["mean"]))
+        scores |= _per_target("r2_linear", explained_variance(truth, p["linear_mean"]))
         # most of an age's R2 is the epoch of observation: the time since the merger is the honest number
         since, estimate = p["now"] - truth[:, 0], p["now"] - median[:, 0]
         scores["r2_tau"] = float(explained_variance(since[:, None], estimate[:, None]))
@@ -145,9 +156,13 @@ class MergerPosterior(nn.Module):
         return scores
 
     def example(self) -> dict[str, Tensor]:
-        """Two rows of inputs near the middle of the training split."""
-        middle = torch.zeros(2, len(self.posterior.context.steps[0].columns))  # type: ignore[union-attr,arg-type]
-        return {"context": self.posterior.context.inverse(middle)}
+        """Two rows of inputs at the middle of the training split, and latent noise, for `exportable`."""
+        middle = self.posterior.context.inverse(torch.zeros(2, self.linear.coefficients.shape[0]))
+        return {"context": middle, "noise": torch.zeros(2, len(self.spread))}
+
+    def exportable(self) -> nn.Module:
+        """The part without chance: from inputs `[B, 7]` and Gaussian noise `[B, 6]` to one posterior draw each `[B, 6]`."""
+        return _DrawFromNoise(self.posterior)
 
 
 _LIKELIHOODS = {
@@ -184,5 +199,19 @@ class _Gaussian(nn.Module):
     def mean(self, w: Tensor) -> Tensor:
         return w @ self.coefficients.to(w.dtype) + self.intercept.to(w.dtype)
 
+    def sample(self, w: Tensor, n: int) -> Tensor:
+        return MultivariateNormal(self.mean(w), scale_tril=self.scale.to(w.dtype)).sample((n,))
+
     def log_prob(self, z: Tensor, w: Tensor) -> Tensor:
         return MultivariateNormal(self.mean(w), scale_tril=self.scale.to(z.dtype)).log_prob(z)
+
+
+class _DrawFromNoise(nn.Module):
+    def __init__(self, posterior: InUserUnits) -> None:
+        super().__init__()
+        self.posterior = posterior
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        context = batch["context"]
+        scaled = self.posterior.flow(self.posterior.context(context)[0]).transform.inv(batch["noise"])
+        return {"draw": self.posterior.target.inverse(scaled, context)}

@@ -1,8 +1,8 @@
 """Conditional normalizing flows with the interface of zuko: `flow(context)` is a distribution.
 
-    flow = InUserUnits(GlowCoupling(features=6, context=7), target=..., context=...)
-    flow(x).log_prob(y)        # natural logarithm, per unit of y
-    flow(x).sample((300,))     # [300, B, D], in the units of y
+flow = InUserUnits(GlowCoupling(features=6, context=7), target=..., context=...)
+flow(x).log_prob(y)        # natural logarithm, per unit of y
+flow(x).sample((300,))     # [300, B, D], in the units of y
 """
 
 from skyloom.flows.glow import GlowCoupling
@@ -16,6 +16,7 @@ from skyloom.flows.transforms import (
     Logit,
     PerColumn,
     Standardise,
+    Whiten,
     from_json,
 )
 from skyloom.flows.units import InUserUnits, UserUnitsDistribution
@@ -33,5 +34,6 @@ __all__ = [
     "PerColumn",
     "Standardise",
     "UserUnitsDistribution",
+    "Whiten",
     "from_json",
 ]

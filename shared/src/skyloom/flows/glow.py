@@ -83,9 +83,7 @@ class _Couplings(LazyTransform):
 
         self.blocks = SequenceINN(features)
         for index in range(blocks):
-            self.blocks.append(
-                GLOWCouplingBlock, cond=0, cond_shape=(context,), subnet_constructor=subnet, clamp=float(clamp)
-            )
+            self.blocks.append(GLOWCouplingBlock, cond=0, cond_shape=(context,), subnet_constructor=subnet, clamp=float(clamp))
             self.blocks.append(_FixedPermutation, seed=index)
 
     def forward(self, c: Tensor | None = None) -> Transform:
@@ -133,7 +131,7 @@ class _FixedPermutation(InvertibleModule):
 
     def __init__(self, dims_in: list[tuple[int, ...]], dims_c: list | None = None, seed: int = 0) -> None:
         super().__init__(dims_in, dims_c)
-        order = np.random.RandomState(seed).permutation(dims_in[0][0])  # noqa: NPY002 - the same channels as FrEIA's
+        order = np.random.RandomState(seed).permutation(dims_in[0][0])
         self.register_buffer("order", torch.as_tensor(order), persistent=False)
         self.register_buffer("back", torch.as_tensor(np.argsort(order)), persistent=False)
 

@@ -28,6 +28,7 @@ __all__ = [
     "Logit",
     "PerColumn",
     "Standardise",
+    "Whiten",
     "from_json",
 ]
 
@@ -62,7 +63,7 @@ class DataTransform(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DataTransform:
         # `.float()` on the model that owns this must not round the constants that to_json writes.
-        kept = {name: buffer for name, buffer in self.named_buffers(recurse=False)}
+        kept = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, buffer in kept.items():
             moved = getattr(self, name)
@@ -120,6 +121,41 @@ class Standardise(Affine):
         """Mean and population standard deviation of the rows of `sample` `[N, D]`; give it the training split only."""
         sample = sample.double()
         return cls(sample.mean(0), sample.std(0, correction=0))
+
+
+class Whiten(DataTransform):
+    """`z = L^-1 (y - mean)` with a lower-triangular `L`: each column less what the columns before it predict of it.
+
+    With `L L^T` the covariance of the sample it was fitted on, the columns come out uncorrelated and of unit variance, so
+    that a small deviation from a tight relation (a ratio of two masses) is as visible as the relation's own extent.
+    """
+
+    kind = "whiten"
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Any, scale: Any) -> None:
+        super().__init__()
+        self._constant("mean", mean)
+        self._constant("scale", scale)
+        if not bool((self.scale.diagonal() > 0).all()):
+            raise ValueError("whitening needs a triangular matrix with a positive diagonal; is a column constant?")
+
+    @classmethod
+    def fit(cls, sample: Tensor, jitter: float = 1e-10) -> Whiten:
+        """From the rows of `sample` `[N, D]`; `jitter` is the least variance of a residual, relative to its column's."""
+        sample = sample.double()
+        covariance = torch.atleast_2d(sample.T.cov(correction=0))
+        return cls(sample.mean(0), torch.linalg.cholesky(covariance + jitter * torch.diag(covariance.diagonal())))
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        scale = self._as("scale", y)
+        centred = (y - self._as("mean", y)).unsqueeze(-1)
+        z = torch.linalg.solve_triangular(scale, centred, upper=False).squeeze(-1)
+        return z, -scale.diagonal().log().expand_as(y)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return z @ self._as("scale", z).T + self._as("mean", z)
 
 
 class Log(DataTransform):
@@ -270,7 +306,7 @@ def from_json(description: Mapping[str, Any]) -> DataTransform:
     tensor([1.5000])
     """
     kinds: dict[str, Callable[..., DataTransform]] = {
-        each.kind: each for each in (Identity, Affine, Standardise, Log, Logit, Complement)
+        each.kind: each for each in (Identity, Affine, Standardise, Whiten, Log, Logit, Complement)
     }
     arguments = dict(description)
     kind = arguments.pop("kind", None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
@@ -63,7 +65,7 @@ class UserUnitsDistribution(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         return self.log_probs(value)[0]
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
         return self.target.inverse(self.scaled.rsample(torch.Size(sample_shape)), self.context)
 
 
