@@ -1,1 +1,65 @@
-"""Muon bundles deep in ice from a primary cosmic ray, by conditional spline flows."""
+"""Muon bundles deep in ice from a primary cosmic ray, by conditional spline flows.
+
+>>> from muonflow import physics, simulate
+>>> round(float(physics.elbert_mean(1e6, 1, 1e3, 1.0)), 3)   # muons above 1 TeV from a vertical 1 PeV proton
+2.692
+>>> events = simulate(n_showers=2000, index=2.0, keep_empty=0.1, seed=0)   # synthetic
+>>> events.condition.shape[1], bool((events.count > 0).any())
+(4, True)
+
+Names and modules are loaded on first use, so that importing the package is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from muonflow.data import from_parquet, synthetic
+    from muonflow.events import Events
+    from muonflow.generate import BundleGenerator, Bundles
+    from muonflow.model import SplineBundle
+    from muonflow.showers import simulate
+    from muonflow.tables import read_events, write_events
+    from muonflow.task import MuonBundles
+
+_HOME = {
+    "BundleGenerator": "generate",
+    "Bundles": "generate",
+    "Events": "events",
+    "MuonBundles": "task",
+    "SplineBundle": "model",
+    "from_parquet": "data",
+    "read_events": "tables",
+    "simulate": "showers",
+    "synthetic": "data",
+    "write_events": "tables",
+}
+_MODULES = (
+    *("coordinates", "counts", "data", "events", "figures", "generate", "marginal", "model"),
+    *("physics", "predict", "scores", "showers", "tables", "task"),
+)
+
+__all__ = [
+    "BundleGenerator",
+    "Bundles",
+    "Events",
+    "MuonBundles",
+    "SplineBundle",
+    "from_parquet",
+    "read_events",
+    "simulate",
+    "synthetic",
+    "write_events",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"muonflow.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"muonflow.{name}")
+    raise AttributeError(f"module 'muonflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_MODULES})

@@ -1,0 +1,2 @@
+def draw(predictions, about, directory):
+    return []
