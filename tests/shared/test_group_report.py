@@ -231,6 +231,17 @@ def test_nothing_is_chosen_where_nothing_can_be(tmp_path, change, why):
     assert not any("test/" in column for column in read(written["csv"])[0])
 
 
+def test_one_setting_is_no_choice_and_two_kinds_of_objective_cannot_be_compared(tmp_path):
+    runs = [write_run(tmp_path, n, seed=n) for n in (1, 2)]
+    group = collect(runs)
+    assert "nothing to choose" in group.how
+    assert len(group.chosen) == 1, "its test metrics are shown"
+    other = write_run(tmp_path, 3, lr=0.5, objective=[{"metric": "val/auroc", "direction": "maximize", "value": 0.9}])
+    group = collect([*runs, other])
+    assert group.chosen == []
+    assert "different objectives" in group.how
+
+
 def test_several_objectives_give_the_pareto_set(tmp_path):
     points = {1: (0.1, 0.9), 2: (0.2, 0.95), 3: (0.3, 0.94), 4: (0.05, 0.8)}
     runs = [
@@ -320,6 +331,21 @@ def test_the_page_holds_table_choice_and_curves(tmp_path):
     assert all(run.name in text for run in runs)
     assert page.read_text().count("<img") == 1
     assert not re.search(r"https?://|<script", page.read_text())
+
+
+def test_many_metrics_and_long_settings_stay_readable(tmp_path):
+    runs = []
+    for n, lr in ((1, 0.1), (2, 0.2)):
+        metrics = {f"val/m{k:02d}": {"value": float(k)} for k in range(30)} | {"test/m20": {"value": 1.0}}
+        many = {"metrics": metrics | {"val/nll": {"value": 0.5}}, "goals": [{"metric": "test/m20", "min": 0.5}]}
+        runs.append(write_run(tmp_path, n, lr=lr, config={"name": "a long value " * 5 + str(n)}, curve=3, **many))
+    group = collect(runs)
+    assert [s.label for s in group.settings] == ["setting 1", "setting 2"]
+    written = write_group_report(runs, tmp_path / "out")
+    text = text_of(written["html"])
+    assert "23 further metrics are in settings.csv" in text
+    assert "val/nll val/m20 val/m00" in text, "the objective, what has a goal, the rest"
+    assert len([c for c in read(written["csv"])[0] if c.startswith("val/") and c.endswith("mean")]) == 31
 
 
 def test_written_twice_it_is_the_same(tmp_path):

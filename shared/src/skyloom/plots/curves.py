@@ -84,18 +84,22 @@ def band(curves: Sequence[Curve]) -> tuple[Array, Array, Array]:
 
 
 def by_metric(rows: Iterable[Mapping[str, Any]], *, first: Sequence[str] = (), limit: int = 6) -> list[list[Curve]]:
-    """The curves of each metric, training and validation together: the loss, then `first`, then the others by name.
+    """The curves of each metric, training and validation together, at most `limit` of them.
 
-    `first` names metrics with or without their split. Metrics without a defined value are left out; at most `limit`
-    are given.
+    In order: the loss; `first` (metrics with or without their split); the other validated ones as the task lists them;
+    those of training alone. Metrics without a defined value are left out.
     """
     wanted = ["loss", *(name.partition("/")[2] or name for name in first)]
     found: dict[str, list[Curve]] = {}
     for curve in learning_curves(rows):
         if np.isfinite(curve.value).any():
             found.setdefault(curve.metric, []).append(curve)
-    names = sorted(found, key=lambda m: (wanted.index(m) if m in wanted else len(wanted), m))
-    return [found[name] for name in names[:limit]]
+
+    def rank(metric: str) -> tuple[int, bool]:
+        place = wanted.index(metric) if metric in wanted else len(wanted)
+        return place, all(curve.split == "train" for curve in found[metric])
+
+    return [found[name] for name in sorted(found, key=rank)[:limit]]
 
 
 def draw_metric(axis: "matplotlib.axes.Axes", curves: Sequence[Curve], best_step: int | None = None) -> None:
@@ -141,7 +145,7 @@ def _frame(axis: "matplotlib.axes.Axes", curves: Sequence[Curve], best_step: int
     later = later[np.isfinite(later)]
     if values.min() > 0 and values.max() > 30 * values.min():
         axis.set_yscale("log")
-    elif len(later) > 4 and np.ptp(values) > 6 * np.ptp(later) > 0:
+    elif len(later) > 4 and np.ptp(values) > 12 * np.ptp(later) > 0:
         axis.set_ylim(later.min() - 0.1 * np.ptp(later), later.max() + 0.1 * np.ptp(later))
         worst = values[np.argmax(np.abs(values - np.median(later)))]
         axis.annotate(f"starts at {worst:.3g}", (0.03, 0.94 if worst > 0 else 0.04), xycoords="axes fraction", fontsize=6)

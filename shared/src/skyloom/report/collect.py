@@ -29,9 +29,11 @@ class Group:
         return list(dict.fromkeys(o["metric"] for record in self.records for o in objective_of(record)))
 
     def metrics(self, split: str, settings: Sequence[Setting] | None = None) -> list[str]:
-        """The objective first."""
+        """The objectives first, then what has a goal, then the rest as the task lists them."""
         found = [name for s in (self.settings if settings is None else settings) for name in metric_values(s, split)]
-        first = [name for name in self.objectives if name in found]
+        goals = [str(g.get("metric", "")) for r in self.records for g in r.result.get("goals") or [] if isinstance(g, dict)]
+        wanted = [f"{split}/{name.partition('/')[2]}" for name in [*self.objectives, *goals]]
+        first = [name for name in wanted if name in found]
         return list(dict.fromkeys([*first, *found]))
 
     @property

@@ -19,7 +19,7 @@ from skyloom.run.files import write_text
 
 __all__ = ["write_group_report"]
 
-_CURVES = 4
+_COLUMNS, _CURVES = 8, 4  # metrics in the table for people; the CSV has all
 
 
 def write_group_report(run_directories: Sequence[str | Path], output: str | Path) -> dict[str, Path]:
@@ -44,7 +44,7 @@ def write_group_report(run_directories: Sequence[str | Path], output: str | Path
 
 
 def _contents(group: Group) -> dict[str, Any]:
-    validation = group.metrics("val")
+    validation = group.metrics("val")[:_COLUMNS]
     return {
         "name": group.name,
         "packages": sorted({f"{r.result.get('pkg', '?')} / {r.result.get('experiment') or 'default'}" for r in group.records}),
@@ -56,6 +56,7 @@ def _contents(group: Group) -> dict[str, Any]:
         "how": group.how,
         "varied": group.varied,
         "validation": validation,
+        "more": len(group.metrics("val")) - len(validation),
         "rows": [_row(group, setting, validation) for setting in group.settings],
         "chosen": [_chosen(setting, group.metrics("test", [setting])) for setting in group.chosen],
         "curves": _curves(group),
@@ -76,6 +77,7 @@ def _row(group: Group, setting: Setting, metrics: Sequence[str]) -> dict[str, An
         s = summarise(values.get(name, []))
         cells.append({"text": value_text(s), "interval": interval_text(s), "n": s.n if s.n != len(setting.finished) else None})
     return {
+        "number": setting.number,
         "values": [show(v) for v in setting.values.values()],
         "counts": [setting.counts()[status] for status in group.ends],
         "cells": cells,

@@ -10,7 +10,7 @@ from typing import Any
 from skyloom.plots import Curve, by_metric, draw_metric, panels
 from skyloom.report.digits import duration, with_interval
 from skyloom.report.record import Record, as_number, objective_of, read_record
-from skyloom.report.render import by_day_and_night, inline, render
+from skyloom.report.render import by_day_and_night, inline, is_wide, render
 from skyloom.run.files import write_text
 
 __all__ = ["write_report"]
@@ -75,7 +75,7 @@ def _contents(record: Record) -> dict[str, Any]:
         "metrics": {split: _metrics(record, split) for split in ("test", "val")},
         "level": f"{100 * as_number((result.get('interval') or {}).get('level', 0.95)):.0f}%",
         "curves": _curves(record),
-        "figures": [{"src": inline(f.path), "title": f.title, "caption": f.caption} for f in record.figures],
+        "figures": [(inline(f.path), is_wide(f.path), f) for f in record.figures],
         "commands": _commands(record),
         "config": record.config_text,
         "provenance": _provenance(record),
@@ -130,9 +130,10 @@ def _metrics(record: Record, split: str) -> list[Metric]:
 
 
 def _headlines(record: Record) -> list[dict[str, Any]]:
-    """The numbers to read first: those with goals, then the objective, then the rest of the test metrics."""
+    """The numbers to read first: those with goals, then the objective's metric on both splits, then other test metrics."""
     goals = {goal.metric: goal for goal in goals_of(record)}
-    objective = [o["metric"] for o in objective_of(record)]
+    judged = [o["metric"] for o in objective_of(record)]
+    objective = [name for metric in judged for name in (metric.replace("val/", "test/", 1), metric)]
     tested = [name for name, m in record.metrics.items() if name.startswith("test/") and math.isfinite(m["value"])]
     names = [n for n in dict.fromkeys([*goals, *objective, *tested]) if n in record.metrics][:_HEADLINES]
     tiles = []

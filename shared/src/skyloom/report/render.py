@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import jinja2
     import matplotlib.figure
 
-__all__ = ["by_day_and_night", "inline", "render"]
+__all__ = ["by_day_and_night", "inline", "is_wide", "render"]
 
 _KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
 
@@ -40,6 +40,14 @@ def inline(path: Path) -> str:
     """An image file as a data: address."""
     kind = _KINDS.get(path.suffix.lower(), "application/octet-stream")
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def is_wide(path: Path) -> bool:
+    """Whether a PNG was drawn for more than one column: its header says how many pixels wide it is."""
+    from skyloom.plots.style import COLUMN, DPI
+
+    head = path.read_bytes()[:24]
+    return head[:8] == b"\x89PNG\r\n\x1a\n" and int.from_bytes(head[16:20]) > 1.4 * COLUMN * DPI
 
 
 def by_day_and_night(name: str, draw: Callable[[Any], "matplotlib.figure.Figure"], what: Any) -> dict[str, str]:

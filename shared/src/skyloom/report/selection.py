@@ -79,6 +79,10 @@ def choose(settings: Sequence[Setting]) -> tuple[list[Setting], str]:
     if not with_runs:
         return [], "No run has finished, so nothing is chosen."
     objectives = objective_of(with_runs[0].finished[0])
+    if len({tuple((o["metric"], o["direction"]) for o in objective_of(run)) for s in with_runs for run in s.finished}) > 1:
+        return [], "The runs are judged by different objectives, so nothing is chosen."
+    if len(settings) == 1:
+        return list(settings), "All runs share one setting: there was nothing to choose."
     if not objectives:
         return [], "The runs state no objective, so nothing is chosen."
     if any(not o["metric"].startswith("val/") for o in objectives):
@@ -95,7 +99,7 @@ def choose(settings: Sequence[Setting]) -> tuple[list[Setting], str]:
     front = [s for s, m in candidates if not any(_dominates(other, m) for _, other in candidates)]
     best = [f"{'highest' if o['direction'] == 'maximize' else 'lowest'} mean {o['metric']}" for o in objectives]
     kind = "the settings that none beats in every objective" if len(objectives) > 1 else "the setting"
-    among = "the only setting" if len(candidates) == 1 else f"{len(candidates)} settings"
+    among = f"{len(candidates)} setting{'s' * (len(candidates) > 1)}"
     how = f"Chosen on validation alone, among {among} with {most} finished run{'s' * (most > 1)}: "
     how += f"{kind} with {' and '.join(best)}."
     left_out = sum(len(s.finished) < most for s in with_runs)

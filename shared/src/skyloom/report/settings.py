@@ -79,6 +79,7 @@ class Setting:
     runs: list[Record]  # one per seed
     repeats: list[Record] = field(default_factory=list)  # further runs with a seed that is in `runs`: not counted
     missing: list[Any] = field(default_factory=list)  # seeds that other settings of the group have
+    number: int = 0  # its row in the table, from 1
 
     @property
     def finished(self) -> list[Record]:
@@ -95,10 +96,11 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """Short, where the last parts of the keys tell them apart."""
+        """The swept values, where they fit a legend; else its number in the table."""
         names = [name.rpartition(".")[2] for name in self.values]
         names = names if len(set(names)) == len(names) else list(self.values)
-        return ", ".join(f"{name}={show(v)}" for name, v in zip(names, self.values.values(), strict=True)) or "all runs"
+        text = ", ".join(f"{name}={show(v)}" for name, v in zip(names, self.values.values(), strict=True))
+        return (text if len(text) <= 32 else f"setting {self.number}") or "all runs"
 
 
 def group_settings(records: Sequence[Record]) -> tuple[list[Setting], list[str]]:
@@ -121,7 +123,10 @@ def group_settings(records: Sequence[Record]) -> tuple[list[Setting], list[str]]
     if _is_grid(by_key.values(), seeds):
         for setting in by_key.values():
             setting.missing = [seed for seed in seeds if seed not in {_seed(run) for run in setting.runs}]
-    return sorted(by_key.values(), key=lambda s: [_order(v) for v in s.values.values()]), varied
+    ordered = sorted(by_key.values(), key=lambda s: [_order(v) for v in s.values.values()])
+    for number, setting in enumerate(ordered, start=1):
+        setting.number = number
+    return ordered, varied
 
 
 def _seed(record: Record) -> Any:

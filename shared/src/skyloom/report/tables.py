@@ -15,6 +15,9 @@ from skyloom.report.settings import show
 __all__ = ["interval_text", "runs_csv", "settings_csv", "tables_tex", "value_text"]
 
 
+_COLUMNS = 5  # metrics that fit a page beside the settings; the CSV has all
+
+
 def value_text(s: Summary) -> str:
     return plus_minus(s.mean, s.spread) if s.n else "–"
 
@@ -78,7 +81,7 @@ def runs_csv(group: Group) -> str:
 
 def tables_tex(group: Group) -> str:
     """Two tables: every setting on validation; the chosen one on test."""
-    validation = group.metrics("val")
+    validation = group.metrics("val")[:_COLUMNS]
     columns = [latex.escape(n) for n in group.varied] + [latex.escape(s) for s in group.ends]
     columns += [latex.escape(n) for n in validation]
     rows = []
