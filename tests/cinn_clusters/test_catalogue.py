@@ -74,7 +74,9 @@ def test_halo_id_names_no_cluster(tables):
     observables, unobservables = tables
     assert not observables.duplicated(["HaloID", "Snapshot"]).any()
     assert observables.groupby("HaloID")["cluster_id"].nunique().min() > 1
-    assert (observables[["HaloID", "Snapshot", "cluster_id"]] == unobservables[["HaloID", "Snapshot", "cluster_id"]]).all(None)
+    assert (observables[["HaloID", "Snapshot", "cluster_id"]] == unobservables[["HaloID", "Snapshot", "cluster_id"]]).all(
+        axis=None
+    )
 
 
 def test_a_seed_gives_the_same_clusters_again():

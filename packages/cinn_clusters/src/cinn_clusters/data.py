@@ -23,7 +23,7 @@ from cinn_clusters.synthetic import merger_catalogue
 from cinn_clusters.tables import check_units, join, read_table, usable_rows
 from skyloom.data import Columns, Data, fingerprint, group_split
 from skyloom.errors import DataError
-from skyloom.flows.transforms import Chain, Complement, DataTransform, Identity, Log, Logit, PerColumn, Standardise
+from skyloom.flows.transforms import Chain, Complement, Identity, Log, Logit, PerColumn, Standardise, Whiten
 
 __all__ = ["from_csv", "from_tables", "repeated_mergers", "synthetic"]
 
@@ -31,6 +31,7 @@ CARRY = ("target", "halo_id", "snapshot", "cluster_id")
 SUBCLUSTER_FLOOR = 0.0999  # just under the catalogue's cut at 0.1 [1e14 Msun], where its density is largest
 RATIO_CEILING = 1.05  # above the largest mass ratio, 1, which occurs: at 1.001 the few rows with q = 1 would lie far from all
 # others in logit q, and the likelihood of one such cluster would outweigh that of all others
+
 
 
 def synthetic(n_clusters: int = 352, seed: int = 0, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> Data:
@@ -129,13 +130,16 @@ def _target_transform(tau_floor: float) -> PerColumn:
 
 
 def _context_transform() -> PerColumn:
+    """Logarithms of what spans decades. Whitened afterwards, since it is the ratios of the masses that tell of a merger: the
+    black hole, stars and gas of a cluster all follow its mass, and a merger shows in what they miss of it."""
     return PerColumn([Identity() if index == LOOKBACK else Log() for index in range(len(INPUTS))])
 
 
 def _about(train: Columns, tau_floor: float) -> dict[str, Any]:
     context, target = train["context"].double(), train["target"].double()
-    to_context = _standardised(_context_transform(), context, context)
-    to_target = _standardised(_target_transform(tau_floor), target, context)
+    to_context = Chain(_context_transform(), Whiten.fit(_context_transform()(context)[0]))
+    raw = _target_transform(tau_floor)
+    to_target = Chain(raw, Standardise.fit(raw(target, context)[0]))
     w, z = to_context(context)[0].numpy(), to_target(target, context)[0].numpy()
     lookback, time = context[:, LOOKBACK].numpy(), target[:, 0].numpy()
     return {
@@ -152,11 +156,6 @@ def _about(train: Columns, tau_floor: float) -> dict[str, Any]:
         },
         "support": _hull(w),
     }
-
-
-def _standardised(raw: DataTransform, sample: Tensor, context: Tensor) -> Chain:
-    scaled, _ = raw(sample, context)
-    return Chain(raw, Standardise.fit(scaled))
 
 
 def _hull(w: np.ndarray) -> dict[str, Any]:

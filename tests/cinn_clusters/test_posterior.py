@@ -1,0 +1,303 @@
+"""Splits without leaks, densities in the catalogue's units, scores that mean what they say."""
+
+import json
+import math
+import time
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm, skewnorm
+
+from cinn_clusters import data as cluster_data
+from cinn_clusters.baselines import linear_gaussian
+from cinn_clusters.columns import LOOKBACK, TARGETS
+from cinn_clusters.cosmology import AGE_TODAY
+from cinn_clusters.data import repeated_mergers
+from cinn_clusters.posteriors import crps, explained_variance, interval_coverage, marginal_density, rank, summary
+from cinn_clusters.task import MergerPosterior
+from skyloom.flows import GlowCoupling, from_json
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*impossible last_M_Crit500_coll")
+
+
+@pytest.fixture(scope="module")
+def clusters():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return cluster_data.synthetic(352, seed=0)
+
+
+def posterior(clusters, seed=0, **options):
+    torch.manual_seed(seed)
+    model = partial(GlowCoupling, blocks=3, hidden=32, clamp=1.0, identity_start=options.pop("identity_start", True))
+    return MergerPosterior(clusters.about, model, **options).eval()
+
+
+def predicted(task, split, seed=0):
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        out = task.predict(split.columns)
+    return out | {name: split[name] for name in ("target", "halo_id", "snapshot", "cluster_id")}
+
+
+# ------------------------------------------------------------------ splits and scalers
+
+
+def test_no_cluster_stands_on_two_sides(clusters):
+    sides = [set(getattr(clusters, name)["cluster_id"].tolist()) for name in ("train", "val", "test")]
+    assert not sides[0] & sides[1]
+    assert not sides[0] & sides[2]
+    assert not sides[1] & sides[2]
+    assert clusters.group == "cluster_id"
+    assert [sorted(side) for side in sides] == [clusters.about["split"][name] for name in ("train", "val", "test")]
+
+
+def test_a_random_split_would_repeat_most_mergers_and_ours_repeats_none(clusters):
+    """80 percent of the rows for training, 10 for testing: 64 percent of the test rows find their own merger in training."""
+    everything = torch.cat([getattr(clusters, name)["target"] for name in ("train", "val", "test")])
+    n = len(everything) // 10
+    shares = []
+    for seed in range(5):
+        order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed))
+        shares.append(repeated_mergers(everything[order[2 * n :]], everything[order[:n]]))
+    assert np.mean(shares) == pytest.approx(0.64, abs=0.06)
+    assert repeated_mergers(clusters.train["target"], clusters.test["target"]) == 0
+
+
+def test_scalers_know_the_training_split_only(clusters):
+    to_context, to_target = (from_json(clusters.about[f"{name}_transform"]) for name in ("context", "target"))
+    for name, tight in (("train", True), ("val", False)):
+        context, target = (getattr(clusters, name)[column].double() for column in ("context", "target"))
+        for z in (to_context(context)[0], to_target(target, context)[0]):
+            far = max((z.mean(0)).abs().max().item(), (z.std(0, correction=0) - 1).abs().max().item())
+            assert (far < 1e-6) == tight
+
+
+def test_about_is_plain_json_and_rebuilds_the_task(clusters):
+    task = posterior(clusters)
+    again = posterior(cluster_data.Data(*[clusters.train] * 3, about=json.loads(json.dumps(clusters.about))), seed=1)
+    again.load_state_dict(task.state_dict())
+    rows = {name: clusters.test[name][:5] for name in ("context", "target")}
+    with torch.no_grad():
+        torch.manual_seed(0)
+        first = task.predict(rows)
+        torch.manual_seed(0)
+        second = again.predict(rows)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ------------------------------------------------------------------ likelihoods
+
+
+def test_an_identity_flow_costs_three_nats_without_the_constant(clusters):
+    terms = posterior(clusters).losses(clusters.train.columns)
+    assert terms["nll_no_constant"].item() == pytest.approx(3.0, abs=0.05)
+    assert terms["loss"].item() - terms["nll_no_constant"].item() == pytest.approx(5.5136, abs=1e-4)
+
+
+def test_user_units_differ_from_scaled_units_by_the_jacobian(clusters):
+    """ln p(y) by hand: the scaled density, less ln sd, less the logarithms' and the logit's own derivatives."""
+    p = predicted(posterior(clusters), clusters.test)
+    steps = clusters.about["target_transform"]["steps"]
+    sd = torch.tensor(steps[1]["scale"]).log().sum()
+    y, now = clusters.test["target"].double(), AGE_TODAY - clusters.test["context"][:, LOOKBACK].double()
+    ceiling = steps[0]["columns"][4]["high"]
+    by_hand = -(now - y[:, 0]).log() - y[:, 2].log() - (y[:, 3] - 0.0999).log()
+    by_hand += math.log(ceiling) - y[:, 4].log() - (ceiling - y[:, 4]).log()
+    torch.testing.assert_close((p["log_prob"] - p["log_prob_scaled"]).double(), by_hand - sd, atol=2e-3, rtol=0)
+
+
+def test_the_linear_baseline_is_the_exact_density_of_a_linear_gaussian():
+    rng = np.random.default_rng(0)
+    w = rng.normal(size=(4000, 2))
+    z = w @ [[1.0, 0.5, 0.0], [0.0, -1.0, 2.0]] + 3 + rng.normal(size=(4000, 3)) @ np.diag([0.1, 0.5, 1.0])
+    fitted = linear_gaussian(w, z)
+    np.testing.assert_allclose(fitted["coefficients"], [[1.0, 0.5, 0.0], [0.0, -1.0, 2.0]], atol=0.06)
+    np.testing.assert_allclose(np.sqrt(np.diag(fitted["covariance"])), [0.1, 0.5, 1.0], rtol=0.05)
+
+
+def test_a_flow_without_context_gains_nothing_from_it_and_a_shuffled_one_loses(clusters):
+    """An identity flow ignores its context, so giving it other clusters' inputs changes nothing."""
+    p = predicted(posterior(clusters), clusters.test)
+    torch.testing.assert_close(p["log_prob"], p["log_prob_shuffled"], atol=1e-4, rtol=1e-5)
+    scores = posterior(clusters).score(p)
+    assert scores["nll_linear"] < scores["nll_population"] - 1
+
+
+# ------------------------------------------------------------------ draws
+
+
+def test_draws_stay_in_their_support_and_a_seed_repeats_them(clusters):
+    task = posterior(clusters, identity_start=False, draws=50)
+    first, again = predicted(task, clusters.test, 3), predicted(task, clusters.test, 3)
+    assert torch.equal(first["samples"], again["samples"])
+    assert first["samples"].shape == (len(clusters.test), 50, 6)
+    now = AGE_TODAY - clusters.test["context"][:, LOOKBACK]
+    assert (first["samples"][..., 0] < now[:, None]).all()
+    assert (first["samples"][..., 2] > 0).all()
+    assert (first["samples"][..., 3] > 0.0999).all()
+    assert first["samples"][..., 4].min() > 0
+    assert first["outside"].mean() < 0.05
+
+
+def test_draws_outside_the_support_are_counted(clusters):
+    task = posterior(clusters)
+    context = clusters.test["context"][:1]
+    inside = clusters.test["target"][:1].expand(4, 6).clone()
+    inside[1, 0], inside[2, 4], inside[3, 3] = 20.0, 1.01, 0.05
+    outside = task.outside(inside[None], context)
+    assert outside.tolist() == [[0.25, 0.0, 0.0, 0.25, 0.25, 0.0]]
+
+
+def test_chunks_bound_memory_and_change_no_shape(clusters):
+    task = posterior(clusters, draws=30, row_budget=100)
+    assert task.sample(clusters.test["context"][:7]).shape == (7, 30, 6)
+
+
+def test_prediction_needs_no_truth(clusters):
+    out = posterior(clusters).predict({"context": clusters.test["context"][:3]})
+    assert "rank" not in out
+    assert out["quantiles"].shape == (3, 6, 5)
+
+
+def test_two_seeds_agree_on_a_posterior_mean(clusters):
+    task = posterior(clusters, identity_start=False, draws=10_000)
+    rows = cluster_data.Columns(clusters.test.columns).take(np.arange(3))
+    a, b = predicted(task, rows, 1), predicted(task, rows, 2)
+    assert ((a["mean"] - b["mean"]).abs() < 4 * math.sqrt(2 / 10_000) * a["sd"]).all()
+
+
+# ------------------------------------------------------------------ scores
+
+
+def test_crps_of_gaussian_draws_is_the_closed_form():
+    g = torch.Generator().manual_seed(0)
+    draws, truth = 2 * torch.randn(200, 2000, 1, generator=g).double() + 1, torch.linspace(-3, 5, 200)[:, None].double()
+    u = ((truth - 1) / 2).numpy()
+    exact = 2 * (u * (2 * norm.cdf(u) - 1) + 2 * norm.pdf(u) - 1 / math.sqrt(math.pi))
+    np.testing.assert_allclose(crps(draws, truth).numpy(), exact, atol=0.15)
+    assert float((crps(draws, truth).numpy() - exact).mean()) == pytest.approx(0, abs=0.01)
+
+
+def test_crps_does_not_depend_on_the_number_of_draws():
+    g = torch.Generator().manual_seed(1)
+    truth = torch.randn(20_000, 1, generator=g)
+    few, many = (crps(torch.randn(20_000, n, 1, generator=g), truth).mean().item() for n in (3, 30))
+    assert few == pytest.approx(many, abs=0.02)
+    assert many == pytest.approx(1 / math.sqrt(math.pi), abs=0.02)
+
+
+def test_ranks_are_uniform_and_coverage_nominal_for_an_exact_posterior():
+    g = torch.Generator().manual_seed(2)
+    centre = torch.randn(4000, 1, generator=g)
+    draws = centre[:, None] + torch.randn(4000, 300, 1, generator=g)
+    truth = centre + torch.randn(4000, 1, generator=g)
+    ranks = rank(draws, truth)
+    for level in (0.5, 0.68, 0.9, 0.95):
+        assert interval_coverage(ranks, level).item() == pytest.approx(level, abs=0.025)
+    too_narrow = rank(centre[:, None] + 0.5 * (draws - centre[:, None]), truth)
+    assert interval_coverage(too_narrow, 0.68).item() < 0.45
+
+
+def test_ties_count_half():
+    draws = torch.tensor([[[1.0], [1.0], [0.0], [2.0]]])
+    assert rank(draws, torch.tensor([[1.0]])).item() == 0.5
+
+
+def test_quantiles_and_explained_variance_are_those_of_numpy():
+    draws = torch.randn(5, 101, 2, generator=torch.Generator().manual_seed(0))
+    expected = np.quantile(draws.numpy(), [0.025, 0.16, 0.5, 0.84, 0.975], axis=1).transpose(1, 2, 0)
+    np.testing.assert_allclose(summary(draws)["quantiles"].numpy(), expected, atol=1e-6)
+    y = torch.tensor([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
+    r2 = explained_variance(y, y + torch.tensor([1.0, 0.0]))
+    assert r2[0].item() == pytest.approx(-0.5)
+    assert math.isnan(r2[1])
+
+
+def test_the_mode_of_a_skewed_sample_is_found_where_a_fixed_bandwidth_fails():
+    grid = np.linspace(-0.5, 1.0, 512)
+    law = skewnorm(6, loc=0.0, scale=0.25)  # sd about 0.15
+    mode, sd = grid[law.pdf(grid).argmax()], law.std()
+    sample = law.rvs(2000, random_state=0)
+    ours = grid[marginal_density(sample, grid).argmax()]
+    fixed = grid[np.exp(-0.5 * ((grid[:, None] - sample) / 0.5) ** 2).sum(1).argmax()]
+    assert abs(ours - mode) < 0.25 * sd
+    assert abs(fixed - mode) > 0.4 * sd
+
+
+def test_a_marginal_density_integrates_to_one_within_its_bounds():
+    sample = np.random.default_rng(0).uniform(0, 1, 1500)
+    grid = np.linspace(-0.5, 1.5, 801)
+    density = marginal_density(sample, grid, 0.0, 1.0)
+    assert np.trapezoid(density, grid) == pytest.approx(1.0, abs=0.01)
+    assert density[(grid < 0) | (grid > 1)].max() == 0
+    assert density[np.abs(grid - 0.01).argmin()] == pytest.approx(1.0, abs=0.15)  # no dip at the edge
+
+
+def test_scoring_is_quick_enough_to_bootstrap(clusters):
+    task = posterior(clusters)
+    p = predicted(task, clusters.test)
+    task.score(p)
+    elapsed = []
+    for _ in range(5):
+        start = time.perf_counter()
+        task.score(p)
+        elapsed.append(time.perf_counter() - start)
+    assert min(elapsed) < 0.05
+
+
+def test_a_perfect_posterior_scores_perfectly(clusters):
+    """Draws made of the truth: no error, all variance explained, for the age and for the time since."""
+    task = posterior(clusters)
+    p = predicted(task, clusters.test)
+    truth = p["target"]
+    p |= {"mean": truth, "quantiles": truth[..., None].expand(-1, -1, 5), "crps": torch.zeros_like(truth)}
+    scores = task.score(p)
+    for column in TARGETS:
+        assert scores[f"r2_{column.symbol}"] == pytest.approx(1.0)
+    assert scores["r2_tau"] == pytest.approx(1.0, abs=1e-5)
+    assert scores["crps"] == 0
+    assert 0.5 < scores["r2_T_lookback_only"] < 0.85
+
+
+def test_a_few_steps_of_training_beat_the_population_and_use_the_context(clusters):
+    task = posterior(clusters, target_noise=0.1).train()
+    optimizer = torch.optim.AdamW(task.parameters(), lr=5e-3)
+    for _ in range(50):
+        terms = task.losses(clusters.train.columns)
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+    scores = task.eval().score(predicted(task, clusters.val))
+    assert scores["nll"] < scores["nll_population"] - 0.7
+    assert scores["nll"] < scores["nll_shuffled"] - 1
+    assert scores["r2_mean_M"] > 0.5
+
+
+@pytest.mark.slow
+def test_the_published_recipe_explodes_and_the_bounded_one_does_not(clusters):
+    """Unbounded targets, twelve blocks, clamp 2, no early stop: impossible draws, a likelihood worse than the prior."""
+    from skyloom.flows import Chain, PerColumn, Standardise
+
+    train = clusters.train.columns
+    raw = Standardise.fit(train["target"])
+    identity = PerColumn([from_json({"kind": "identity"})] * 6)
+    about = clusters.about | {
+        "target_transform": Chain(identity, raw).to_json(),
+        "context_transform": Standardise.fit(train["context"]).to_json(),
+    }
+    torch.manual_seed(0)
+    task = MergerPosterior(about, partial(GlowCoupling, blocks=12, hidden=128, clamp=2.0))
+    optimizer = torch.optim.Adam(task.parameters(), lr=2e-3)
+    for _ in range(200):
+        for rows in torch.randperm(len(train["target"])).split(512):
+            loss = task.losses({name: train[name][rows] for name in ("context", "target")})["loss"]
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    scores = task.eval().score(predicted(task, clusters.test))
+    assert scores["outside"] > 0.02
+    assert scores["nll"] > scores["nll_population"]
