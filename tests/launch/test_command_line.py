@@ -8,8 +8,8 @@ import time
 
 import pytest
 import yaml
-from conftest import PACKAGE, ROOT
 
+from conftest import PACKAGE, ROOT
 from skyloom.launch.words import make_words
 
 SMOKE = (f"pkg={PACKAGE}", "scale=smoke", "hardware.threads=1", "logger=none")
@@ -25,7 +25,8 @@ SMOKE = (f"pkg={PACKAGE}", "scale=smoke", "hardware.threads=1", "logger=none")
     ],
 )
 def test_a_wrong_package_is_one_line_at_once_without_torch(words, complaint, checkout):
-    code = "import sys; from skyloom.launch.__main__ import main; c = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(c)"
+    main = "from skyloom.launch.__main__ import main; c = main(sys.argv[1:])"
+    code = f"import sys; {main}; print('torch' in sys.modules); sys.exit(c)"
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code, "train", *words],

@@ -3,10 +3,9 @@
 import re
 
 import pytest
-from conftest import ROOT
-
 from omegaconf import OmegaConf
 
+from conftest import ROOT
 from skyloom.launch.build import check_targets
 from skyloom.launch.compose import choices, compose_config, experiments, first_comment, resolve
 

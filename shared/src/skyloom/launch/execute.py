@@ -9,6 +9,7 @@ from typing import Any
 from skyloom.errors import UserError
 from skyloom.run import Interrupted, Run, StopSignals, judge_goals
 from skyloom.run.directory import now
+from skyloom.run.files import read_json
 
 __all__ = ["Outcome", "execute"]
 
@@ -56,6 +57,7 @@ def _record(run: Run, config: dict[str, Any], outcome: Outcome, seconds: float) 
         ended=now(),
         duration_s=round(seconds, 2),
         metrics=metrics,
+        interval={"level": 0.95},
         objective=[{**entry, "value": values.get(entry["metric"])} for entry in config["objective"]],
         goals=judge_goals(config["goals"], values),
     )
@@ -123,7 +125,7 @@ def _call(run: Run, fabric: Any, config: dict[str, Any], trackers: Any) -> Outco
     except UserError as error:
         return {"status": "failed", "metrics": {}, "reason": str(error), "user_error": str(error)}
     estimates = {name: m if isinstance(m, Estimate) else Estimate(m) for name, m in metrics.items()}
-    _figures_to(trackers, run)
+    _show(trackers, run)
     return {"status": "finished", "metrics": {name: e.to_json() for name, e in estimates.items()}, "reason": None}
 
 
@@ -153,10 +155,16 @@ def _start_trackers(run: Run, config: dict[str, Any]) -> Any:
     return trackers
 
 
-def _figures_to(trackers: Any, run: Run) -> None:
-    if trackers is not None:
-        for path in sorted((run.directory / "figures").glob("*.png")):
-            trackers.figure(path.stem, path)
+def _show(trackers: Any, run: Run) -> None:
+    """Figures with their captions, and the best weights for those trackers that were asked to keep them."""
+    if trackers is None:
+        return
+    listed = run.directory / "figures" / "figures.json"
+    for figure in read_json(listed) if listed.exists() else []:
+        path = run.directory / "figures" / figure["file"]
+        trackers.figure(path.stem, path, figure["caption"])
+    if (run.checkpoints / "best.pt").exists():
+        trackers.artifact(run.checkpoints / "best.pt")
 
 
 class _Nothing:

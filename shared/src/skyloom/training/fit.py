@@ -84,10 +84,12 @@ class Fit:
         self.settings, self.fabric, self.data, self.schedule, self.run = trainer, trainer._fabric, data, schedule, run
         self.record, self.prune = record, prune
         self.precision: Any = self.fabric._precision
+        self.draws = derive(trainer.seed, "step", self.fabric.global_rank)  # the generators' seed at step 0
         self.minimize = trainer.objective[0]["direction"] == "minimize"
         self.task = task
         self.wrapped, self.optimizer = self.fabric.setup(cast(nn.Module, task), optimizer(task))
         self.wrapped.mark_forward_method("losses")
+        self.parameters = list(self.task.parameters())
         self.losses = self._compiled() if trainer.compile else self.wrapped.losses
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = Average(cast(nn.Module, task), trainer.ema_decay) if trainer.ema_decay else None
@@ -145,7 +147,7 @@ class Fit:
     def step(self, pieces: Iterator[tuple[np.ndarray, Batch]]) -> None:
         """One optimizer step over `accumulate` micro-batches."""
         p, n = self.progress, self.settings.accumulate
-        self.settings._seed_everything("step", p.step)
+        self.settings._set_generators((self.draws + p.step) % 2**63)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * self.schedule.factor(p.step, self.settings.epochs * self.per_epoch, self.per_epoch)
         values: list[float] = []
@@ -183,7 +185,7 @@ class Fit:
         scaler = getattr(self.precision, "scaler", None)
         if scaler is not None:
             self.precision.unscale_gradients(self.optimizer)
-        gradients = [q.grad for q in self.task.parameters() if q.grad is not None]
+        gradients = [q.grad for q in self.parameters if q.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         limit = self.settings.clip_norm
         if limit is not None:

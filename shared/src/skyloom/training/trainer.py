@@ -176,13 +176,16 @@ class Trainer:
 
     def _placed(self, batch: Batch) -> Batch:
         """On the device, and in the floating type that its precision wants."""
-        batch = self._fabric.to_device(batch)
-        precision = self._fabric._precision
+        fabric = self._fabric
+        batch = batch if fabric.device.type == "cpu" else fabric.to_device(batch)
+        precision = fabric._precision
         return batch if precision.precision == "32-true" else precision.convert_input(batch)
 
     def _seed_everything(self, *names: str | int) -> None:
         """The global torch generators, as a function of (seed, names, process): no generator state needs saving."""
-        seed = derive(self.seed, *names, self._fabric.global_rank)
+        self._set_generators(derive(self.seed, *names, self._fabric.global_rank))
+
+    def _set_generators(self, seed: int) -> None:
         torch.default_generator.manual_seed(seed)
         if self._fabric.device.type == "cuda":
             torch.cuda.default_generators[self._fabric.device.index or 0].manual_seed(seed)

@@ -46,6 +46,8 @@ def train(
     module = task(about=data.about)
     loop = trainer(fabric=fabric)
     _use_threads(run, fabric, module, data, loop, threads)
+    if run.provenance:
+        run.write_json("provenance.json", {**run.provenance, "data_fingerprint": data.about["fingerprint"]})
     run.update(
         parameters=sum(p.numel() for p in module.parameters()),
         synthetic=bool(data.about["synthetic"]),
