@@ -22,7 +22,7 @@ from skyloom.run.files import read_json
 
 __all__ = ["TrialJob", "submit", "sweep"]
 
-OBJECTIVE = "objective: [{metric: val/nll, direction: minimize}]"
+OBJECTIVE = "give objective: [{metric: val/nll, direction: minimize}]"
 
 
 def sweep(words: list[str]) -> int:
@@ -31,9 +31,6 @@ def sweep(words: list[str]) -> int:
     if "run" in own:
         words = _recorded(own["run"], words)
     config = _checked(words)
-    if not config["objective"]:
-        raise ConfigError(f"pkg={config['pkg']} states no objective, so a sweep has nothing to improve: {OBJECTIVE}.")
-    words = list(words)
     given = {word.split("=", 1)[0] for word in words}
     if "hydra/sweeper" not in given:
         words.append("hydra/sweeper=skyloom")
@@ -51,7 +48,7 @@ def sweep(words: list[str]) -> int:
 
 
 def _checked(words: list[str]) -> dict[str, Any]:
-    """The configuration that all trials share, checked before anything heavy is imported."""
+    """The configuration that all trials share; it, and one point of the space, are checked before anything is written."""
     from skyloom.launch.build import check_targets
 
     try:
@@ -59,7 +56,14 @@ def _checked(words: list[str]) -> dict[str, Any]:
     except OverrideParseException as error:
         raise ConfigError(f"cannot read the override {error.override!r}: {error}. Quote it for your shell?") from None
     config = resolve(compose_config([str(o.input_line) for o in parsed if not o.is_sweep_override()]))
-    check_targets(config)
+    if not config["objective"]:
+        raise ConfigError(f"pkg={config['pkg']} states no objective, so a sweep has nothing to improve: {OBJECTIVE}.")
+    from skyloom.sweep.space import read_space
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+    fixed, space = read_space(words, config["sweep"]["space"] or {}, loader)
+    check_targets(resolve(compose_config([*fixed, *space.overrides(space.first())])))
     return config
 
 

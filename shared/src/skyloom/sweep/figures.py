@@ -52,7 +52,7 @@ def draw_history(trials: Sequence[FrozenTrial], objective: Objective) -> Drawn:
         plotted[goal["metric"]] = {"number": numbers, "value": values, "best": line}
     axes[-1, 0].set_xlabel("trial")
     _whole(axes[-1, 0])
-    axes[0, 0].legend(loc="upper right" if objective[0]["direction"] == "minimize" else "lower right")
+    axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.2)
     return figure, plotted
 
 
@@ -98,7 +98,7 @@ def draw_importance(importance: dict[str, dict[str, float]]) -> Drawn:
 
 
 def draw_parallel(trials: Sequence[FrozenTrial], objective: Objective) -> Drawn:
-    """One axis for each swept value and one for the objective, a line for each finished trial, coloured by rank."""
+    """One axis for each swept value and one for the objective, a line for each finished trial, paler the worse it did."""
     done = [t for t in trials if t.state == TrialState.COMPLETE]
     names = list(dict.fromkeys(name for t in done for name in t.params))
     columns = [_coordinate(done, name) for name in names]
@@ -107,12 +107,11 @@ def draw_parallel(trials: Sequence[FrozenTrial], objective: Objective) -> Drawn:
     sign = 1 if objective[0]["direction"] == "minimize" else -1
     order = np.argsort(np.argsort(sign * values))
     figure, axis = panels(width=PAGE, height=3.0)
-    from matplotlib import colormaps
-
-    colours = colormaps["viridis"](1 - 0.92 * order / max(len(done) - 1, 1))
     heights = np.array([column[1] for column in columns])
-    for k in sorted(range(len(done)), key=lambda k: -order[k]):
-        axis.plot(heights[:, k], color=colours[k], linewidth=2.2 if order[k] == 0 else 0.9, alpha=1 if order[k] == 0 else 0.75)
+    for k in sorted(range(len(done)), key=lambda k: -order[k]):  # the best last, on top
+        strength = 0.85 - 0.7 * order[k] / max(len(done) - 1, 1)
+        line = {"color": "C1", "linewidth": 2.2} if order[k] == 0 else {"color": "C0", "linewidth": 0.9, "alpha": strength}
+        axis.plot(heights[:, k], **line)
     for x, (_, _, ticks) in enumerate(columns):
         axis.axvline(x, color="0.5", linewidth=0.8, zorder=0)
         for height, text in ticks:
@@ -139,11 +138,14 @@ def draw_pareto(trials: Sequence[FrozenTrial], front: Sequence[FrozenTrial], obj
         rest = [(t.values[0], t.values[k]) for t in done if t.number not in on]
         best = sorted((t.values[0], t.values[k]) for t in done if t.number in on)
         axis.plot(*_columns(rest), "o", color="0.65", label="beaten by another")
-        axis.plot(*_columns(best), "o-" if len(objective) == 2 else "o", color="C1", linewidth=0.8, label="on the front")
-        for trial in front:
-            axis.annotate(
-                str(trial.number), (trial.values[0], trial.values[k]), xytext=(3, 3), textcoords="offset points", fontsize=6
-            )
+        axis.plot(*_columns(best), "o", color="C1", label="on the front")
+        labels = {(t.values[0], t.values[k]): str(t.number) for t in reversed(front)}  # equal ones once
+        for place, text in labels.items():
+            axis.annotate(text, place, xytext=(3, 3), textcoords="offset points", fontsize=6)
+        if _is_log(np.array([t.values[0] for t in done])):
+            axis.set_xscale("log")
+        if _is_log(np.array([t.values[k] for t in done])):
+            axis.set_yscale("log")
         axis.set_xlabel(f"{objective[0]['metric']} ({_arrow(objective[0])})")
         axis.set_ylabel(f"{objective[k]['metric']} ({_arrow(objective[k])})")
         axis.legend(loc="best")
@@ -204,9 +206,20 @@ def _numeric(values: np.ndarray, log: bool) -> tuple[np.ndarray, list[tuple[floa
     low, high = np.nanmin(spread), np.nanmax(spread)
     if high == low:
         return np.where(np.isnan(values), math.nan, 0.5), [(0.5, f"{values[0]:.3g}")]
-    at = np.linspace(0, 1, 4)
-    marks = low + at * (high - low)
-    return (spread - low) / (high - low), [(float(h), f"{10**m if log else m:.3g}") for h, m in zip(at, marks, strict=True)]
+    marks = [mark for mark in _round_marks(low, high, log) if low <= mark <= high]
+    if len(marks) < 2:
+        marks = [low, high]
+    return (spread - low) / (high - low), [((m - low) / (high - low), f"{10**m if log else m:.3g}") for m in marks]
+
+
+def _round_marks(low: float, high: float, log: bool) -> list[float]:
+    """Round values between the ends; of a logarithmic axis their logarithms."""
+    from matplotlib.ticker import MaxNLocator
+
+    if not log:
+        return [float(m) for m in MaxNLocator(4).tick_values(low, high)]
+    steps = (1.0,) if high - low > 2 else (1.0, 3.0)
+    return [math.log10(step * 10.0**power) for power in range(math.floor(low), math.ceil(high) + 1) for step in steps]
 
 
 def _cut(choice: Any) -> str:

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from skyloom.report import write_group_report
@@ -37,8 +35,8 @@ def write_sweep(sweep: Sweep) -> Path:
     with exclusive(sweep.directory):
         write_json(sweep.directory / "study.json", summary(sweep))
         path = sweep.directory / "report.html"
-        write_text(path, render("sweep.html", **_contents(sweep)))
         _write_group(sweep)
+        write_text(path, render("sweep.html", **_contents(sweep)))
     return path
 
 
@@ -71,9 +69,13 @@ def summary(sweep: Sweep) -> dict[str, Any]:
 def importances(sweep: Sweep) -> dict[str, dict[str, float]]:
     """For each objective the fANOVA shares (Hutter et al. 2014, ICML) of the swept values; empty while trials are few."""
     done = [t for t in sweep.trials if t.state == TrialState.COMPLETE]
+    if len(done) < FEW:
+        return {}
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances  # imports scikit-learn
+
     found: dict[str, dict[str, float]] = {}
     for k, goal in enumerate(sweep.objective):
-        if len(done) < FEW or len({t.values[k] for t in done}) < 2:
+        if len({t.values[k] for t in done}) < 2:
             continue
 
         def value(trial: FrozenTrial, k: int = k) -> float:
@@ -121,6 +123,7 @@ def _contents(sweep: Sweep) -> dict[str, Any]:
         "rows": [_row(sweep, t) for t in trials],
         "figures": _figures(sweep, trials),
         "finished": counts["finished"],
+        "group": (sweep.directory / "group" / "report.html").exists(),
         "few": FEW,
         "resume": f"make sweep run={sweep.directory}",
     }
@@ -192,7 +195,7 @@ def _figures(sweep: Sweep, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
     if len(done) > 1 and done[0].params:
         add(
             "Parallel coordinates",
-            f"A line for each finished trial, from its values to {objective[0]['metric']}; the thick one is the best.",
+            f"A line for each finished trial, from its values to {objective[0]['metric']}; the worse, the paler; the thick one is the best.",
             lambda: figures.draw_parallel(trials, objective),
         )
     return drawn
@@ -209,5 +212,3 @@ def _write_group(sweep: Sweep) -> None:
     except Exception as error:
         warnings.warn(f"the group table could not be written: {type(error).__name__}: {error}", stacklevel=2)
 
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -4,9 +4,10 @@ import fcntl
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend
 
 from skyloom.errors import ConfigError
 
@@ -19,7 +20,8 @@ def open_storage(url: str | None, directory: Path) -> BaseStorage:
     """The storage that `sweep.storage` names; None is the journal of the sweep in `directory`."""
     if url is None:
         path = str(directory / JOURNAL)
-        return JournalStorage(JournalFileBackend(path, lock_obj=_KernelLock(path)))
+        lock: Any = _KernelLock(path)  # Optuna exports no class to derive it from
+        return JournalStorage(JournalFileBackend(path, lock_obj=lock))
     if HIDDEN in url:
         raise ConfigError("the storage's password is not kept: give sweep.storage=<url> again.")
     if "://" not in url:
@@ -44,7 +46,7 @@ def hidden(url: str | None) -> str | None:
     return re.sub(r"(://[^:/@]+):[^@/]*@", r"\1" + HIDDEN, url) if url else url
 
 
-class _KernelLock(BaseJournalFileLock):
+class _KernelLock:
     """flock: the kernel frees it when its holder is killed, so that no stale lock ever holds up the others.
 
     A holder killed while writing leaves half a line, after which Optuna could never read the journal again; the next one to

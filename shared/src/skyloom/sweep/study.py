@@ -46,9 +46,10 @@ class Sweep:
     study: optuna.Study = field(init=False)
 
     def __post_init__(self) -> None:
-        self.n_trials = self._total()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.sampler(0)
+        self.sampler(0)  # a sampler or pruner that cannot be is refused before anything is written
+        make_pruner(self.settings["pruner"] or {})
+        self.n_trials = self._total()
 
     @property
     def id(self) -> str:
