@@ -1,1 +1,72 @@
-"""What foundation-model embeddings of galaxies know, and which model knows it better."""
+"""What foundation-model embeddings of galaxies know, and which model knows it better.
+
+>>> import numpy as np
+>>> from embeddings import EmbeddingSet, compare, probe
+>>> x = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
+>>> s = EmbeddingSet("toy", {"object_id": np.arange(400)}, {"image": x})
+>>> bool(probe(s["image"], {"first axis": x[:, 0]}).r2["first axis"] > 0.99)
+True
+>>> turned = x @ np.linalg.qr(np.random.default_rng(1).normal(size=(8, 8)))[0]
+>>> round(compare(x, turned)["cka"].value, 6)
+1.0
+
+Names and modules are loaded on first use, so that importing the package is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from embeddings.catalogue import Catalogue, read_catalogue
+    from embeddings.probes import Probe, probe
+    from embeddings.projection import principal_components
+    from embeddings.readers import read
+    from embeddings.sample import Sample, from_files, join
+    from embeddings.sets import EmbeddingSet
+    from embeddings.similarity import Similarity, compare
+
+_HOME = {
+    "Catalogue": "catalogue",
+    "read_catalogue": "catalogue",
+    "Probe": "probes",
+    "probe": "probes",
+    "principal_components": "projection",
+    "read": "readers",
+    "Sample": "sample",
+    "from_files": "sample",
+    "join": "sample",
+    "EmbeddingSet": "sets",
+    "Similarity": "similarity",
+    "compare": "similarity",
+}
+_MODULES = (
+    "analysis", "catalogue", "figures", "folds", "identifiers", "matching", "neighbours", "predict", "probes", "projection", "properties",
+    "readers", "readout", "ridge", "sample", "sets", "similarity", "synthetic",
+)  # fmt: skip
+
+__all__ = [
+    "Catalogue",
+    "EmbeddingSet",
+    "Probe",
+    "Sample",
+    "Similarity",
+    "compare",
+    "from_files",
+    "join",
+    "principal_components",
+    "probe",
+    "read",
+    "read_catalogue",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"embeddings.{_HOME[name]}"), name)
+    if name in _MODULES:
+        return import_module(f"embeddings.{name}")
+    raise AttributeError(f"module 'embeddings' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_MODULES})

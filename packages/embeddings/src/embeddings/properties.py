@@ -1,0 +1,97 @@
+"""The physical quantities that probes predict: their names in different catalogues, units, labels and colour maps."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["PROPERTIES", "SSFR_NAME", "Property", "property_named"]
+
+Columns = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Property:
+    """A quantity, and how it is had from a catalogue's columns [N] (NaN where it is missing)."""
+
+    name: str
+    label: str
+    unit: str
+    columns: tuple[str, ...]
+    """Names it goes by, the first that exists is read (upper and lower case alike). Several for a derived one: see `needs`."""
+    colours: str = "viridis"
+    derive: Callable[..., np.ndarray] | None = None
+    """Function of the columns, where the quantity is not one of them as it stands."""
+    needs: tuple[str, ...] = ()
+    """Names of other properties that `derive` takes, in order."""
+
+    @property
+    def axis(self) -> str:
+        return f"{self.label} [{self.unit}]" if self.unit else self.label
+
+
+def _measured_rate(log_sfr: np.ndarray) -> np.ndarray:
+    """Rates below 10^-4 Msun/yr come from fits that found no star formation: upper limits, not measurements."""
+    return np.where(log_sfr < LOWEST_LOG_SFR, np.nan, log_sfr)
+
+
+def _positive_log10(x: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(x > 0, np.log10(np.where(x > 0, x, 1.0)), np.nan)
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b where both are positive."""
+    usable = (a > 0) & (b > 0)
+    return np.where(usable, np.where(usable, a, 1.0) / np.where(usable, b, 1.0), np.nan)
+
+
+LOWEST_LOG_SFR = -4.0  # log10(Msun/yr)
+SSFR_NAME = "log_ssfr"
+
+PROPERTIES: tuple[Property, ...] = (
+    Property("redshift", "redshift $z$", "", ("Z", "REDSHIFT", "REDSHIFT_MEDIAN"), "viridis"),
+    Property("log_mass", "log stellar mass", "$M_\\odot$", ("LOGM", "LOG_M", "MSTAR_LOG", "LOG_MSTAR"), "plasma"),
+    Property(
+        "log_sfr", "log star formation rate", "$M_\\odot$/yr", ("LOGSFR", "SFR_LOG", "LOG_SFR"), "coolwarm", _measured_rate
+    ),
+    Property(SSFR_NAME, "log specific SFR", "1/yr", (), "coolwarm", lambda sfr, mass: sfr - mass, ("log_sfr", "log_mass")),
+    Property("dn4000", "$D_n4000$", "", ("DN4000",), "RdYlBu_r"),
+    Property("g_minus_r", "$g-r$", "mag", ("GR", "G_R", "GMINUSR", "G_MINUS_R"), "RdBu_r"),
+    Property(
+        "balmer_decrement", "H$\\alpha$/H$\\beta$", "", (), "magma", _ratio, ("halpha_flux", "hbeta_flux")
+    ),
+    Property("log_kron_radius", "log Kron radius", "pixel", ("kron_radius",), "plasma", _positive_log10),
+    Property("concentration", "concentration", "", ("concentration",), "cividis"),
+    Property("asymmetry", "asymmetry", "", ("asymmetry",), "RdYlBu"),
+    Property("smoothness", "smoothness", "", ("smoothness",), "RdYlGn"),
+    Property("gini", "Gini coefficient", "", ("gini",), "magma"),
+    Property("sersic_index", "Sérsic index", "", ("sersic_sersic_vis_index", "sersic_index"), "coolwarm"),
+    Property("ellipticity", "ellipticity", "", ("ellipticity",), "viridis"),
+    Property("log_snr", "log spectral S/N", "", ("SNR_R",), "viridis", _positive_log10),
+)  # fmt: skip
+
+_FLUXES = (
+    Property("halpha_flux", "H$\\alpha$ flux", "", ("HALPHA_FLUX",)),
+    Property("hbeta_flux", "H$\\beta$ flux", "", ("HBETA_FLUX",)),
+)
+_BY_NAME = {p.name: p for p in (*PROPERTIES, *_FLUXES)}
+
+
+def property_named(name: str) -> Property:
+    """The known property of that name, or a plain one for any column of a catalogue."""
+    return _BY_NAME.get(name) or Property(name, name, "", (name,))
+
+
+def values(wanted: Property, columns: Columns) -> np.ndarray | None:
+    """[N] float64 with NaN where missing, or None where the catalogue has no such column."""
+    if wanted.needs:
+        parts = [values(property_named(need), columns) for need in wanted.needs]
+        return None if any(part is None for part in parts) or wanted.derive is None else wanted.derive(*parts)
+    lower = {name.lower(): name for name in columns}
+    for name in wanted.columns:
+        if name in columns or name.lower() in lower:
+            found = np.asarray(columns[name if name in columns else lower[name.lower()]], dtype=np.float64)
+            found = np.where(np.isfinite(found), found, np.nan)
+            return wanted.derive(found) if wanted.derive is not None else found
+    return None
