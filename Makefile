@@ -62,7 +62,7 @@ test-gpu: $(STAMP) ## those that need a CUDA device
 lint: $(STAMP)     ## ruff, mypy and the import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy shared/src packages/*/src
-	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/launch/test_imports.py
 format: $(STAMP)   ## let ruff mend what it can
 	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 docs: $(STAMP)     ## rewrite the generated parts of README.md and docs/
