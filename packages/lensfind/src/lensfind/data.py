@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lensfind.population import KINDS, LENS, Population, draw_kinds, row_seeds
-from lensfind.simulate import simulate
+from lensfind.simulator import simulate
 from lensfind.survey import Survey
 from skyloom.data import Batch, Columns, Data, SampleDraws, fingerprint
 from skyloom.errors import ConfigError

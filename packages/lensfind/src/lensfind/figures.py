@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from lensfind.population import Population
-from lensfind.simulate import simulate
+from lensfind.simulator import simulate
 from lensfind.survey import Survey
 from skyloom.plots import PAGE, PALETTE, Figure, panels, save, style
 
@@ -83,8 +83,8 @@ def score_histograms(axes: Any, predictions: Arrays, bins: int = 40) -> Arrays:
         drawn[name] = density
         axes.stairs(density, edges, fill=name == "unlabeled", label=f"{name} ({len(values)})", color=colour)
     axes.axvline(0, color="0.3", lw=0.7, ls=":")
-    axes.set(xlabel="logit", ylabel="density", ylim=(0, 1.45 * max(d.max() for n, d in drawn.items() if n != "edges")))
-    axes.legend(loc="upper left", ncols=2, columnspacing=1, handlelength=1.2)
+    axes.set(xlabel="logit", ylabel="density", ylim=(0, None))
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.05, 1.0), ncols=2, columnspacing=0.8, handlelength=1.2)
     return drawn
 
 
@@ -159,24 +159,30 @@ def cutouts(rows: np.ndarray, predictions: Arrays, about: dict[str, Any]) -> tor
     )["image"]
 
 
-def rgb(images: np.ndarray, noise: np.ndarray, floor: float = 2.0, ceiling: float = 400.0) -> np.ndarray:
+def rgb(images: np.ndarray, weights: np.ndarray, floor: float = 2.0, ceiling: float = 400.0) -> np.ndarray:
     """Colours [B, H, W, 3] of images [B, bands, H, W] after Lupton et al. (2004, PASP 116, 133): one arcsinh stretch of the
-    mean brightness for all channels, so that hue means colour. From the reddest to the bluest band; bands are weighted by
-    their noise, which makes the sky grey; `floor` and `ceiling` in units of the noise.
+    mean brightness for all channels, so that hue means colour. Bands run from blue to red; the reddest, the middle and the
+    bluest of them, times their weights, become red, green and blue. `floor` and `ceiling` are brightnesses: black and white.
     """
     bands = images.shape[1]
     order = [bands - 1, (bands - 1) // 2, 0] if bands > 1 else [0, 0, 0]
-    scaled = np.moveaxis((images / noise[:, None, None])[:, order], 1, -1)
+    scaled = np.moveaxis((images * weights[:, None, None])[:, order], 1, -1)
     mean = np.maximum(scaled.mean(axis=-1, keepdims=True), 1e-6)
     bright = np.arcsinh(mean / floor) / np.arcsinh(ceiling / floor)
     coloured = np.clip(scaled / mean * bright, 0, None)
     return np.clip(coloured / np.maximum(coloured.max(axis=-1, keepdims=True), 1), 0, 1)
 
 
+def _colour_weights(about: dict[str, Any]) -> np.ndarray:
+    """Grey is a spectrum F_nu ~ wavelength^1.6, between a galaxy that forms stars and one that does not; 1 is the noise."""
+    wavelength = np.array([band["wavelength"] for band in about["survey"]["bands"].values()])
+    return (wavelength / np.median(wavelength)) ** -1.6 / np.mean(about["statistics"]["noise"])
+
+
 def _mosaic(axes: Any, rows: dict[str, np.ndarray], predictions: Arrays, about: dict[str, Any]) -> None:
-    noise = np.array(about["statistics"]["noise"])
+    weights = _colour_weights(about)
     for line, (name, chosen) in zip(axes, rows.items(), strict=True):
-        pictures = rgb(cutouts(chosen, predictions, about).numpy(), noise)
+        pictures = rgb(cutouts(chosen, predictions, about).numpy(), weights)
         for k, axis in enumerate(line):
             axis.set(xticks=[], yticks=[])
             axis.grid(False)

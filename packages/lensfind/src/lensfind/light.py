@@ -12,7 +12,10 @@ __all__ = ["bin_pixels", "convolve", "gaussian_ring", "pixel_grid", "psf_kernel"
 
 
 def sersic_b(n: Tensor) -> Tensor:
-    """b_n, for which R_e holds half the light (Ciotti and Bertin 1999, A&A 352, 447; error below 1e-4 for n > 0.5)."""
+    """b_n, for which R_e holds half the light (Ciotti and Bertin 1999, A&A 352, 447).
+
+    It is off by 3e-4 of the light at n = 0.5 and by less above.
+    """
     return 2 * n - 1 / 3 + 4 / (405 * n) + 46 / (25515 * n**2)
 
 

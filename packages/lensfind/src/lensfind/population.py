@@ -33,13 +33,13 @@ _BLUE = (0.5, 0.2, 0.0, -0.1, -0.15)  # mag
 class Population:
     """Ranges are uniform unless a comment says otherwise; angles on the sky in arcsec, magnitudes AB in the i band."""
 
-    einstein_radius: tuple[float, float] = (0.5, 2.2)  # arcsec
+    einstein_radius: tuple[float, float] = (0.8, 2.0)  # arcsec
     axis_ratio: tuple[float, float] = (0.5, 1.0)  # of the lens, mass and light alike
     shear: tuple[float, float] = (0.0, 0.1)
     source_offset: float = 0.8  # largest |beta| / theta_E of a lens, uniform over the disc
-    lens_magnitude: float = 19.8  # at theta_E = 1 arcsec; follows theta_E as L ~ sigma^4 ~ theta_E^2 (Faber and Jackson 1976)
+    lens_magnitude: float = 20.0  # at theta_E = 1 arcsec; follows theta_E as L ~ sigma^4 ~ theta_E^2 (Faber and Jackson 1976)
     lens_magnitude_scatter: float = 0.6  # mag, half range
-    lens_radius: tuple[float, float] = (0.5, 1.5)  # half-light radius, arcsec
+    lens_radius: tuple[float, float] = (0.5, 1.2)  # half-light radius, arcsec
     lens_index: tuple[float, float] = (3.0, 5.0)  # Sersic
     source_magnitude: tuple[float, float] = (22.0, 24.5)  # before magnification; density rises linearly to the faint end
     source_radius: tuple[float, float] = (0.1, 0.5)  # half-light radius, arcsec

@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torch import Tensor, nn
 
+from lensfind.colours import blue_excess
 from skyloom.data import Batch
 from skyloom.pu import auroc_pu, error_pu, prior_shift
 
@@ -23,7 +24,8 @@ class LensFinder(nn.Module):
     `target_prior` the network learns as if lenses had that share; predicted logits are always those at the class prior.
 
     The encoder sees (arcsinh(flux / noise) - mean) / deviation per band, with constants of the survey and not of the image,
-    so that brightness and colour survive.
+    so that brightness and colour survive; and, given a `colour_aperture` in arcsec and more than one band, a further channel:
+    the arcsinh of the `blue_excess` over the colour within that radius.
     """
 
     noise: Tensor
@@ -37,10 +39,14 @@ class LensFinder(nn.Module):
         risk: Callable[..., dict[str, Tensor]],
         target: Literal["labelled", "lens"] = "labelled",
         target_prior: float | None = None,
+        colour_aperture: float | None = None,
     ):
         super().__init__()
         self.bands, self.size, self.prior = len(about["bands"]), int(about["size"]), float(about["class_prior"])
-        self.encoder = model(bands=self.bands, size=self.size)
+        self.aperture = None
+        if colour_aperture is not None and self.bands > 1:
+            self.aperture = colour_aperture / float(about["survey"]["pixel_scale"])
+        self.encoder = model(bands=self.bands + (self.aperture is not None), size=self.size)
         self.risk, self.target, self.target_prior = risk, target, target_prior
         self.shift = prior_shift(self.prior, target_prior)
         for name, values in about["statistics"].items():
@@ -48,7 +54,10 @@ class LensFinder(nn.Module):
 
     def stretch(self, images: Tensor) -> Tensor:
         """What the encoder sees of images [B, bands, H, W] in the survey's flux unit."""
-        return (torch.asinh(images / self.noise) - self.mean) / self.deviation
+        seen = (torch.asinh(images / self.noise) - self.mean) / self.deviation
+        if self.aperture is None:
+            return seen
+        return torch.cat([seen, torch.asinh(blue_excess(images, self.noise, self.aperture))], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.encoder(self.stretch(images))

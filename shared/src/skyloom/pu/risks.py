@@ -6,8 +6,9 @@ share of positives is the class prior pi. With a surrogate l(z, +-1),
     R_P+ = mean over P of l(z, +1),   R_P- = mean over P of l(z, -1),   R_U- = mean over U of l(z, -1),
 
 the risk of a classifier over the population is pi R_P+ + (1 - pi) R_N-, and since U is a mixture,
-(1 - pi) R_N- = R_U- - pi R_P- on average (du Plessis, Niu and Sugiyama 2015). A flexible network drives that difference below zero, which no risk can be;
-the non-negative estimator stops it there (Kiryo, Niu, du Plessis and Sugiyama 2017, NeurIPS, arXiv:1703.00593).
+(1 - pi) R_N- = R_U- - pi R_P- on average (du Plessis, Niu and Sugiyama 2015). A flexible network drives that difference
+below zero, which no risk can be; the non-negative estimator stops it there (Kiryo, Niu, du Plessis and Sugiyama 2017, NeurIPS,
+arXiv:1703.00593).
 
 Every function returns `{"loss": what to minimize, **terms to watch}`. The mean over P and over U is taken within a batch,
 which may hold them in any proportion; how often P turns up in batches does not change the risk.

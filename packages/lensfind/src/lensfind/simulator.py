@@ -1,7 +1,7 @@
 """Survey images of lenses and of what is mistaken for them: ray tracing, light, PSF and noise, batched in torch.
 
 >>> from lensfind.population import Population
->>> from lensfind.simulate import simulate
+>>> from lensfind.simulator import simulate
 >>> from lensfind.survey import Band, Survey
 >>> band = Band(wavelength=755, psf_fwhm=0.7, zero_point=27.8, sky=20.5, exposure=5520, exposures=184)
 >>> survey = Survey("demo", 0.2, 1.0, 8.8, 3.0, 0.1, {"i": band})
@@ -199,7 +199,7 @@ def simulate(
         if unknown:
             raise ConfigError(f"there is no kind of scene {unknown[0]!r}.{nearest(unknown[0], KINDS)}")
         kinds = torch.tensor([KINDS.index(name) for name in kinds])
-    reach = 1.5 * population.einstein_radius[1]
+    reach = (1 + population.source_offset) * population.einstein_radius[1]  # of the outer image
     if size * survey.pixel_scale / 2 < reach:
         raise ConfigError(
             f"a cutout of {size} pixels of {survey.pixel_scale} arcsec cannot hold arcs of Einstein radius up to "

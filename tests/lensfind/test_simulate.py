@@ -1,0 +1,203 @@
+"""The simulator: photometry, noise, reproducibility, and that nothing but the arcs tells a lens."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ks_2samp
+
+from lensfind.lensing import sis_images
+from lensfind.population import KINDS, LENS, Population, draw_kinds, draw_scenes, row_seeds
+from lensfind.simulator import observe, render, simulate
+from lensfind.survey import Survey, nanojansky
+from skyloom.errors import ConfigError
+
+from .conftest import load_survey
+
+SURVEYS = ("lsst", "hsc", "des", "euclid")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def kinds_of(name: str, count: int) -> torch.Tensor:
+    return torch.full((count,), KINDS.index(name))
+
+
+def test_a_row_does_not_depend_on_its_neighbours(lsst, population):
+    seeds, kinds = row_seeds(5, "train", "unlabeled", 37), draw_kinds(5, "train", "unlabeled", 37, 0.4, population)
+    together = simulate(seeds, kinds, lsst, population, 36)
+    for row in range(0, 37, 4):
+        alone = simulate(seeds[row : row + 1], kinds[row : row + 1], lsst, population, 36)
+        assert all(
+            torch.equal(alone[key][0], together[key][row]) or key in ("theta_E", "arc_snr", "magnification") for key in alone
+        )
+        assert torch.equal(alone["image"][0], together["image"][row])
+
+
+def test_more_rows_leave_the_first_as_they_were(population):
+    assert torch.equal(row_seeds(1, "test", "unlabeled", 50)[:20], row_seeds(1, "test", "unlabeled", 20))
+    many = draw_kinds(1, "test", "unlabeled", 50, 0.3, population)
+    assert torch.equal(many[:20], draw_kinds(1, "test", "unlabeled", 20, 0.3, population))
+    splits = [row_seeds(1, split, part, 100) for split in ("train", "val", "test") for part in ("labelled", "unlabeled")]
+    assert len(torch.cat(splits).unique()) == 600
+
+
+def test_kinds_have_the_asked_shares(population):
+    kinds = draw_kinds(0, "train", "unlabeled", 40_000, 0.02, population)
+    assert (kinds == LENS).float().mean() == pytest.approx(0.02, abs=0.003)
+    for name, share in population.negatives.items():
+        assert (kinds == KINDS.index(name)).float().mean() == pytest.approx(0.98 * share, abs=0.01)
+
+
+@pytest.mark.parametrize("name", SURVEYS)
+def test_aperture_photometry_gives_back_the_magnitudes(name):
+    """The whole light of a small galaxy is its magnitude, in every band of every survey."""
+    survey = load_survey(name)
+    population = Population(lens_radius=(0.1, 0.15), lens_index=(1.0, 1.0), einstein_radius=(0.6, 0.8))
+    scene = draw_scenes(row_seeds(0, "x", "y", 4), kinds_of("elliptical", 4), population, survey)
+    expected, _, _ = render(scene, survey, round(12 / survey.pixel_scale))
+    total = expected.sum(dim=(-2, -1))
+    assert (total / scene.lens_flux - 1).abs().max() < 0.03  # the wings of a Moffat PSF leave the frame
+
+
+def test_lensing_magnifies_as_theory_says(lsst):
+    """A small source behind a sphere is magnified 2 theta_E / beta in total, equally in all bands."""
+    population = Population(
+        axis_ratio=(1.0, 1.0), shear=(0.0, 0.0), source_radius=(0.04, 0.05), source_index=(1.0, 1.0), einstein_radius=(0.9, 1.1)
+    )
+    scene = draw_scenes(row_seeds(0, "x", "y", 16), kinds_of("lens", 16), population, lsst)
+    scene.offset = torch.linspace(0.3, 0.75, 16)
+    _, arcs, magnification = render(scene, lsst, 60, oversample=10)
+    _, mu = sis_images(scene.offset * scene.theta_e, scene.theta_e)
+    assert torch.allclose(mu.abs().sum(-1), 2 / scene.offset, rtol=1e-4)
+    assert (magnification / mu.abs().sum(-1) - 1).abs().max() < 0.06
+    ratio = arcs.sum(dim=(-2, -1)) / scene.source_flux
+    assert (ratio / ratio[:, :1] - 1).abs().max() < 0.01  # achromatic, but for the wings of the PSF
+
+
+def test_a_source_on_the_axis_makes_a_ring_at_the_einstein_radius(lsst):
+    population = Population(axis_ratio=(1.0, 1.0), shear=(0.0, 0.0), source_radius=(0.03, 0.03), source_index=(0.5, 0.5))
+    scene = draw_scenes(row_seeds(0, "x", "y", 8), kinds_of("lens", 8), population, lsst)
+    scene.offset = torch.zeros(8)
+    sharp = Survey("sharp", 0.05, 1.0, 1.0, None, 0.0, {"i": lsst.bands["i"].__class__(755, 0.06, 28, 21, 100, 1)})
+    scene.lens_flux, scene.source_flux = scene.lens_flux[:, -1:], scene.source_flux[:, -1:]
+    size = 140
+    _, arcs, _ = render(scene, sharp, size)
+    line = (torch.arange(size) - (size - 1) / 2) * 0.05
+    r = torch.hypot(line[None, :, None] - scene.y[:, None, None], line[None, None, :] - scene.x[:, None, None])
+    mean = (arcs[:, 0] * r).sum(dim=(1, 2)) / arcs[:, 0].sum(dim=(1, 2))
+    assert (mean - scene.theta_e).abs().max() < 0.1 * 0.2  # a tenth of an LSST pixel
+
+
+def test_arcs_are_all_that_a_lens_adds(lsst, population):
+    """Lens and plain elliptical of one seed: the same galaxy, PSF and noise; the difference is the lensed light."""
+    seeds = row_seeds(2, "x", "y", 6)
+    scenes = [draw_scenes(seeds, kinds_of(name, 6), population, lsst) for name in ("lens", "elliptical")]
+    (with_arcs, arcs, _), (without, _, _) = (render(scene, lsst, 40) for scene in scenes)
+    assert torch.allclose(with_arcs - without, arcs, atol=1e-3 * float(arcs.max()))
+    assert (arcs > -1e-3 * arcs.amax(dim=(-2, -1), keepdim=True)).all()
+
+
+def test_noise_has_the_stated_variance(lsst):
+    """Ten thousand pixels at three brightnesses: mean without bias, variance as the map says, to 2 per cent."""
+    for level in (0.0, 50.0, 5000.0):
+        expected = torch.full((4, 3, 60, 60), level)
+        image, variance = observe(expected, lsst, torch.arange(4))
+        z = (image - expected) / variance.sqrt()
+        assert z.mean().abs() < 0.02
+        assert z.var() == pytest.approx(1.0, abs=0.02)
+    empty = observe(torch.zeros(1, 3, 8, 8), lsst, torch.arange(1))[1].sqrt()[0, :, 0, 0]
+    assert torch.allclose(empty, lsst.sky_sigma())
+
+
+def test_depth_of_the_coadds_is_that_of_the_surveys(lsst):
+    """Point-source depth over n_eff = 2.266 (FWHM/pixel)^2 pixels (LSST SMTN-002) is the published one, to half a magnitude.
+
+    LSST: 5 sigma (Ivezic et al. 2019, Table 1). HSC Wide: 5 sigma (PDR3, Aihara et al. 2022). DES: 10 sigma (DR2, Abbott et
+    al. 2021).
+    """
+    published = {"lsst": (5, (27.4, 27.5, 26.8)), "hsc": (5, (26.5, 26.5, 26.2)), "des": (10, (24.7, 24.4, 23.8))}
+    for name, (snr, depths) in published.items():
+        survey = load_survey(name)
+        pixels = 2.266 * (survey.column("psf_fwhm") / survey.pixel_scale) ** 2
+        faintest = 31.4 - 2.5 * torch.log10(snr * survey.sky_sigma() * pixels.sqrt())
+        assert torch.allclose(faintest, torch.tensor(depths), atol=0.5), (name, faintest)
+
+
+def test_magnitudes_and_nanojanskys():
+    assert float(nanojansky(torch.tensor(31.4))) == pytest.approx(1.0)
+    assert float(nanojansky(torch.tensor(23.9))) == pytest.approx(1000.0, rel=1e-4)
+
+
+def test_signal_to_noise_and_truth_are_nan_where_there_is_no_lens(lsst, population):
+    rows = simulate([1, 2, 3, 4], ["lens", "ring", "merger", "projected"], lsst, population, 40)
+    for key in ("theta_E", "arc_snr", "magnification"):
+        assert rows[key].isnan().tolist() == [False, True, True, True]
+    assert rows["arc_snr"][0] > 5
+
+
+def test_mistakes_are_named(lsst, population):
+    with pytest.raises(ConfigError, match="cannot hold arcs .* size >= 36"):
+        simulate([1], ["lens"], lsst, population, 20)
+    with pytest.raises(ConfigError, match="'companions'"):
+        simulate([1], ["companion"], lsst, population, 40)
+    with pytest.raises(ConfigError, match="no band 'v'"):
+        load_survey("lsst", use=["g", "v"])
+    with pytest.raises(ConfigError, match="shares"):
+        Population(negatives={"ring": -1.0})
+
+
+# ---------------------------------------------------------------- shortcuts
+
+
+def one_number_features(images: np.ndarray, pixel: float) -> np.ndarray:
+    """Ten numbers that know no shape: totals, core, annuli, their ratio and spread, antisymmetry of 12 sectors."""
+    size = images.shape[-1]
+    y, x = (np.mgrid[:size, :size] - (size - 1) / 2) * pixel
+    r, phi = np.hypot(x, y), np.arctan2(y, x)
+    grey = images.sum(axis=1)
+    annuli = [grey[:, (r >= a) & (r < b)].mean(axis=1) for a, b in ((0, 0.6), (0.6, 1.2), (1.2, 2.0), (2.0, 3.2))]
+    zone = (r > 0.6) & (r < 2.5)
+    sector = (np.floor((phi + np.pi) / (np.pi / 6)) % 12).astype(int)
+    ring = np.stack([grey[:, zone & (sector == k)].mean(axis=1) for k in range(12)], axis=1)
+    antisymmetry = np.abs(ring - np.roll(ring, 6, axis=1)).max(axis=1) / ring.mean(axis=1)
+    return np.stack(
+        [grey.mean(axis=(1, 2)), grey.std(axis=(1, 2)), grey.max(axis=(1, 2)), *annuli, annuli[2] / annuli[0],
+         grey[:, (r > 0.6) & (r < 2.0)].std(axis=1), antisymmetry], axis=1
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def balanced(lsst, population):
+    """1500 cutouts, half of them lenses, and their kinds."""
+    seeds, kinds = row_seeds(11, "x", "y", 1500), draw_kinds(11, "x", "y", 1500, 0.5, population)
+    parts = [simulate(seeds[k : k + 64], kinds[k : k + 64], lsst, population, 40)["image"] for k in range(0, 1500, 64)]
+    return torch.cat(parts).numpy(), (kinds == LENS).numpy()
+
+
+def test_no_single_number_tells_a_lens(balanced):
+    """Logistic regression on ten hand-made numbers stays below AUROC 0.75 on lenses against hard negatives."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    images, lens = balanced
+    features = one_number_features(images, 0.2)
+    features = np.sign(features) * np.log1p(np.abs(features))
+    half = len(lens) // 2
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(features[:half], lens[:half])
+    assert roc_auc_score(lens[half:], model.decision_function(features[half:])) < 0.75
+    for column in features.T:
+        assert 0.4 < roc_auc_score(lens, column) < 0.6
+
+
+def test_cores_are_equally_bright_in_both_classes(balanced):
+    images, lens = balanced
+    core = images[:, :, 18:22, 18:22].sum(axis=(1, 2, 3))
+    assert ks_2samp(core[lens], core[~lens]).pvalue > 0.01
