@@ -18,7 +18,8 @@ __all__ = ["Hurdle", "log_negative_binomial", "log_zero_truncated", "sample_zero
 def log_negative_binomial(count: Tensor, log_mean: Tensor, log_shape: Tensor) -> Tensor:
     """ln NB(N; m, k) with mean m and shape k:  lnG(N+k) - lnG(k) - lnG(N+1) + k ln(k/(k+m)) + N ln(m/(k+m)).
 
-    >>> float(log_negative_binomial(torch.arange(200.0).double(), torch.tensor(1.0), torch.tensor(0.5)).exp().sum().round(decimals=6))
+    >>> mass = log_negative_binomial(torch.arange(200.0).double(), torch.tensor(1.0), torch.tensor(0.5)).exp()
+    >>> round(float(mass.sum()), 6)
     1.0
     """
     k = log_shape.exp()
@@ -37,9 +38,9 @@ def log_zero_truncated(count: Tensor, log_mean: Tensor, log_shape: Tensor) -> Te
 def sample_zero_truncated(log_mean: Tensor, log_shape: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draws N >= 1, exactly and without rejection, however small the mean.
 
-    Take N as the arrivals of a Poisson process on [0, 1] with a gamma-distributed rate. The first arrival T, given that there is
-    one, follows from inverting P(T > t) = (1 + m t / k)^-k; given T the rate is Gamma(k + 1, k / m + T), and the arrivals
-    after T are Poisson.
+    Take N as the arrivals of a Poisson process on [0, 1] with a gamma-distributed rate. The first arrival T, given that
+    there is one, follows from inverting P(T > t) = (1 + m t / k)^-k; given T the rate is Gamma(k + 1, k / m + T), and
+    the arrivals after T are Poisson.
     """
     k, m = log_shape.double().exp(), log_mean.double().exp()
     some = -torch.expm1(-k * torch.log1p(m / k))
@@ -77,9 +78,10 @@ class Hurdle(NamedTuple):
         survives = u < torch.sigmoid(self.logit)
         return torch.where(survives, sample_zero_truncated(self.log_mean, self.log_shape, generator), 0)
 
-    def given(self, log_odds: float) -> "Hurdle":
-        """The same with `log_odds` added to the logit: another share of empty events in the population."""
-        return self._replace(logit=self.logit + log_odds)
+    def among_kept(self, kept: Tensor) -> "Hurdle":
+        """The same in a table that holds only a share `kept` [B] of the empty events: its odds of survival are larger by
+        1 / kept. (Case-control sampling; Prentice and Pyke 1979, doi:10.1093/biomet/66.3.403.)"""
+        return self._replace(logit=self.logit - torch.log(kept))
 
 
 def _log1mexp(x: Tensor) -> Tensor:

@@ -32,32 +32,31 @@ def synthetic(
         n_showers: primaries; about 1.3% (index 2.6) or 3.8% (2.0) of their visits to a depth hold a muon
         depths: at which each shower is seen
         index: of the primaries' spectrum E^-index
-        keep_empty: share of the events without muons that is kept
+        keep_empty: share of the events without muons that is kept where none is expected; more where they are
     """
     events = showers.simulate(n_showers, depths, index, keep_empty, seed)
-    more = {"synthetic": True, "oracle": "elbert", "keep_empty": keep_empty}
+    more = {"synthetic": True, "oracle": "elbert"}
     return split(events, more, fractions, seed)
 
 
-def from_parquet(
-    path: str, keep_empty: float = 1.0, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), seed: int = 0
-) -> Data:
+def from_parquet(path: str, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), seed: int = 0) -> Data:
     """Events of a Parquet file in the schema of `muonflow.tables`, split by the shower part of `event_id`.
 
     Args:
-        path: the file; rows without muons belong in it
-        keep_empty: the share of empty events that whoever wrote the file had kept
+        path: the file; events without muons belong in it. Where its writer kept only some of them, the column `kept` says
+            which share, for every event
     """
     events, about = read_events(Path(path))
     if events.muons is None:
         raise DataError(f"{path} has no column muons: there is nothing to learn from.")
-    more = {"synthetic": bool(about.get("synthetic", False)), "oracle": about.get("oracle"), "keep_empty": keep_empty}
+    more = {"synthetic": bool(about.get("synthetic", False)), "oracle": about.get("oracle")}
     return split(events, more, fractions, seed)
 
 
 def split(events: Events, more: dict[str, Any], fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), seed: int = 0) -> Data:
     """Train, validation and test by shower, with scalers and marginal density of the training split in `about`."""
     check(events)
+    assert events.muons is not None
     train, val, test = (events.take(rows) for rows in group_split(events.columns["shower"].numpy(), fractions, seed))
     about = {
         **more,
@@ -68,7 +67,7 @@ def split(events: Events, more: dict[str, Any], fractions: tuple[float, float, f
             {"condition": events.condition, "count": events.count, "muons": events.muons, **events.columns}
         ),
     }
-    return Data(train, val, test, about, carry=("condition", "count", "shower"), group="shower")
+    return Data(train, val, test, about, carry=("condition", "count", "shower", "kept"), group="shower")
 
 
 def statistics(train: Events, seed: int = 0) -> dict[str, Any]:

@@ -51,9 +51,7 @@ class Events:
         if len(count) and int(self.count.min()) < 0:
             raise DataError(f"event {int(self.count.argmin())} has a negative number of muons.")
         if muons is not None and int(self.count.sum()) != len(muons):
-            raise DataError(
-                f"the counts of {len(count)} events sum to {int(self.count.sum())}, but there are {len(muons)} muons."
-            )
+            raise DataError(f"the counts of {len(count)} events sum to {int(count.sum())}, but there are {len(muons)} muons.")
         self.start = torch.cumsum(self.count, 0) - self.count
 
     def __len__(self) -> int:

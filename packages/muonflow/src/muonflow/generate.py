@@ -141,7 +141,7 @@ class BundleGenerator:
 
     @property
     def _device(self) -> torch.device:
-        return self.task.features_mean.device
+        return next(self.task.parameters()).device
 
 
 def conditions(energy: Any, zenith: Any, mass_number: Any, depth: Any) -> Tensor:

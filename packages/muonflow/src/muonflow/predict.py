@@ -41,7 +41,8 @@ def predict(
     def pieces() -> Iterator[tuple[Events, Sequence[str]]]:
         for start in range(0, len(condition), PIECE):
             part = condition[start : start + PIECE]
-            bundles = generator(*part.unbind(1), seed=derive(seed, "piece", start), extrapolate=extrapolate)
+            energy, zenith, mass, depth = part.unbind(1)
+            bundles = generator(energy, zenith, mass, depth, derive(seed, "piece", start), extrapolate)
             sums["muons"] += len(bundles.energy)
             sums["empty"] += int((bundles.count == 0).sum())
             sums["drawn_anew"] += bundles.redrawn

@@ -1,5 +1,7 @@
 """Metrics over a whole split, from predictions per event."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -56,7 +58,7 @@ def multiplicity_distance(p: dict[str, Tensor]) -> float:
     muons; bins of fewer than 20 events are left out."""
     log_energy, some = torch.log10(p["condition"][:, 0]), p["count"] > 0
     worst = float("nan")
-    for low, high in zip(ENERGY_BINS, ENERGY_BINS[1:], strict=False):
+    for low, high in pairwise(ENERGY_BINS):
         chosen = some & (log_energy >= low) & (log_energy < high)
         if int(chosen.sum()) < 20:
             continue

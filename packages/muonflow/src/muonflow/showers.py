@@ -1,12 +1,12 @@
 """A synthetic stand-in for air-shower simulation whose exact density is known.
 
-Primaries follow a power law in energy with five masses; muons follow Elbert's mean yield with gamma-distributed shower-to-shower
-fluctuations, lose energy in the ice, and stand at distances of transverse momentum times height over energy from the axis.
-Nothing here is data, and everything made from it must say that it is synthetic; what it is good for is that the best possible
-likelihood of a model is known exactly.
+Primaries follow a power law in energy with five masses; muons follow Elbert's mean yield with gamma-distributed fluctuations
+from shower to shower, lose energy in the ice, and stand from the axis at transverse momentum times height over energy.
+Nothing here is data, and everything made from it must say that it is synthetic; what it is good for is that the best
+possible likelihood of a model is known exactly.
 
-One shower may be seen at several depths: its muons are then the same ones, of which fewer arrive deeper. At each depth alone the
-distribution is the same as for a single one, since thinning a Poisson process leaves a Poisson process.
+One shower may be seen at several depths: its muons are then the same ones, of which fewer arrive deeper. At each depth
+alone the distribution is that of a shower seen once, since thinning a Poisson process leaves a Poisson process.
 """
 
 from typing import NamedTuple
@@ -31,6 +31,7 @@ __all__ = [
     "log_probability_of_count",
     "radius_scale",
     "simulate",
+    "surface_energies",
 ]
 
 COMPOSITION = {1: 10.0, 4: 5.0, 14: 3.0, 27: 2.0, 56: 1.0}  # relative numbers at equal energy per nucleon
@@ -112,8 +113,9 @@ def log_probability_of_count(count: Tensor, condition: Tensor) -> Tensor:
 def simulate(n_showers: int, depths: int = 1, index: float = 2.6, keep_empty: float = 1.0, seed: int = 0) -> Events:
     """Synthetic events: `n_showers` primaries, each at `depths` vertical depths, energies from E^-index.
 
-    Events carry the column `shower`. Most primaries send no muon so deep: of those events a share `keep_empty` is kept, chosen
-    by chance, and all others are.
+    Most primaries send no muon so deep. Of the events without muons a share max(keep_empty, min(mu, 1)) is kept by chance,
+    with mu the expected number of muons: few where nothing is expected, all where their absence says something. Events carry
+    the columns `shower` and `kept`, that share; with it the probabilities in nature follow from those in the table.
     """
     if n_showers < 1 or depths < 1:
         raise ConfigError(f"n_showers={n_showers} and depths={depths} must be at least 1.")
@@ -135,7 +137,7 @@ def _showers(n: int, first: int, depths: int, index: float, keep_empty: float, g
     count = torch.poisson(shallow.mean * fluctuation, generator=generator).to(torch.int64)
     owner = torch.repeat_interleave(torch.arange(n), count)
     mine = Arrival(*(value[owner] for value in shallow))
-    surface = _surface_energies(mine, torch.rand(len(owner), generator=generator, dtype=torch.float64))
+    surface = surface_energies(mine, torch.rand(len(owner), generator=generator, dtype=torch.float64))
     scale = radius_scale(surface, mine.height)
     radius = scale * torch._standard_gamma(torch.full_like(scale, 2.0), generator=generator)
     # [M, depths]: which muons of a shower arrive at which of its depths; then one row per arrival, event by event
@@ -146,9 +148,10 @@ def _showers(n: int, first: int, depths: int, index: float, keep_empty: float, g
     energy = physics.depth_energy(surface[muon], here.column[event])
     muons = torch.stack([energy, radius[muon]], 1).clamp(min=SMALLEST).float()
     shower = first + torch.arange(n).repeat_interleave(depths)
-    events = Events(condition.float(), torch.bincount(event, minlength=n * depths), muons, {"shower": shower})
-    kept = torch.rand(n * depths, generator=generator) < keep_empty
-    return events.where((events.count > 0) | kept)
+    kept = here.mean.clamp(keep_empty, 1.0).float()
+    columns = {"shower": shower, "kept": kept}
+    events = Events(condition.float(), torch.bincount(event, minlength=n * depths), muons, columns)
+    return events.where((events.count > 0) | (torch.rand(n * depths, generator=generator) < kept))
 
 
 def _primaries(n: int, depths: int, index: float, generator: torch.Generator) -> Tensor:
@@ -179,7 +182,7 @@ def _log_survival(surface: Tensor, here: Arrival) -> Tensor:
     return -SLOPE * torch.log(surface / here.threshold) + physics.YIELD_CUTOFF * left
 
 
-def _surface_energies(here: Arrival, u: Tensor) -> Tensor:
+def surface_energies(here: Arrival, u: Tensor) -> Tensor:
     """Surface energies with N(>E) / N(>E_thr) = u, by bisection in ln E between the threshold and E0 / A."""
     low, high = here.threshold.log(), (here.energy / here.mass).log()
     target = torch.log(u)

@@ -2,8 +2,9 @@
 
     event_id string, depth_m f4, E0_GeV f4, zenith_rad f4, A i1, n_mu i4, muons list<struct<E_GeV f4, r_m f4[, phi_rad f4]>>
 
-`event_id` is `<shower>/<number>`: events of one shower share what stands before the slash, and are never split. The file's
-metadata say units, seed, who wrote it, and whether it is synthetic.
+`event_id` is `<shower>/<number>`: events of one shower share what stands before the slash, and are never split. Where only
+some of the events without muons were kept, a column `kept` f4 says which share of those like this one. The file's metadata
+say units, who wrote it, and whether it is synthetic.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -51,9 +53,13 @@ def read_events(path: str | Path) -> tuple[Events, dict[str, Any]]:
     """The events of a file with `muons`, and its `about`."""
     table, about = _read(path)
     condition, shower = _conditions(table, path)
+    kept = (
+        torch.as_tensor(table["kept"].to_numpy().astype(np.float32)) if "kept" in table.column_names else torch.ones(len(table))
+    )
+    columns = {"shower": shower, "kept": kept}
     count = torch.as_tensor(table["n_mu"].to_numpy().astype(np.int64)) if "n_mu" in table.column_names else None
     if "muons" not in table.column_names:
-        return Events(condition, torch.zeros(len(condition), dtype=torch.int64), None, {"shower": shower}), about
+        return Events(condition, torch.zeros(len(condition), dtype=torch.int64), None, columns), about
     lists = table["muons"].combine_chunks()
     lengths = torch.as_tensor(np.diff(lists.offsets.to_numpy()).astype(np.int64))
     if lists.null_count:
@@ -67,7 +73,7 @@ def read_events(path: str | Path) -> tuple[Events, dict[str, Any]]:
         if name not in names:
             raise DataError(f"{path}: muons have no field {name}.{nearest(name, names)}")
     muons = np.stack([flat.field(name).to_numpy(zero_copy_only=False) for name in MUONS], 1).astype(np.float32)
-    return Events(condition, lengths, torch.as_tensor(muons), {"shower": shower}), about
+    return Events(condition, lengths, torch.as_tensor(muons), columns), about
 
 
 def read_conditions(path: str | Path) -> tuple[Tensor, list[str]]:
@@ -111,7 +117,7 @@ def _conditions(table: "pa.Table", path: str | Path) -> tuple[Tensor, Tensor]:
     if "event_id" not in table.column_names:
         return torch.stack(columns, 1), torch.arange(len(table))
     shower = [str(name).partition("/")[0] for name in table["event_id"].to_pylist()]
-    return torch.stack(columns, 1), torch.as_tensor(np.unique(shower, return_inverse=True)[1])
+    return torch.stack(columns, 1), torch.as_tensor(pd.factorize(np.array(shower))[0])
 
 
 def _to_arrow(events: Events, names: Sequence[str] | None, first: int, about: Mapping[str, Any]) -> "pa.Table":
@@ -128,6 +134,8 @@ def _to_arrow(events: Events, names: Sequence[str] | None, first: int, about: Ma
         "A": mass.astype(np.int8),
         "n_mu": events.count.numpy().astype(np.int32),
     }
+    if "kept" in events.columns:
+        columns["kept"] = events.columns["kept"].numpy().astype(np.float32)
     if events.muons is not None:
         fields = [*MUONS, "phi_rad"][: events.muons.shape[1]]
         flat = pa.StructArray.from_arrays([pa.array(c.numpy().astype(np.float32)) for c in events.muons.unbind(1)], fields)

@@ -24,9 +24,14 @@ class MuonBundles(nn.Module):
     """p(N, muons | primary, depth) = P(N | c) prod_i p(E_i, r_i | c); muons are independent given the condition.
 
     Args:
-        about: what the data says of itself: scalers, marginal density, share of empty events kept (see `muonflow.data`)
+        about: what the data says of itself: scalers, marginal density, support (see `muonflow.data`)
         model: builds the network, `model(features=7)`
     """
+
+    features_mean: Tensor
+    features_scale: Tensor
+    target_mean: Tensor
+    target_scale: Tensor
 
     def __init__(self, about: Mapping[str, Any], model: Callable[..., SplineBundle] = SplineBundle) -> None:
         super().__init__()
@@ -37,8 +42,6 @@ class MuonBundles(nn.Module):
             for key in ("mean", "scale"):
                 self.register_buffer(f"{name}_{key}", torch.tensor(about[name][key]), persistent=False)
         self.volume = float(sum(math.log(s) for s in about["target"]["scale"]))
-        # Of the empty events only a share f is in the table: odds of survival in the table are those in nature over f.
-        self.log_kept = math.log(about["keep_empty"])
 
     # ---------------------------------------------------------------- the distribution
 
@@ -63,23 +66,21 @@ class MuonBundles(nn.Module):
 
     def counts(self, condition: Tensor) -> Hurdle:
         """Distribution of the number of muons in nature, for conditions [B, 4]."""
-        return self.network.counts(self.features(condition)).given(self.log_kept)
+        return self.network.counts(self.features(condition))
 
     # ---------------------------------------------------------------- what the loop calls
 
     def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Mean over events of -ln p(N, muons | c): no weight is needed between its parts, both are nats."""
+        """Mean over events of -ln p(N, muons | c), per unit of (e, v): its parts are nats both, and need no weight."""
         condition, owner, muons = batch["condition"].float(), batch["owner"], batch["muons"].float()
         with torch.autocast(condition.device.type, enabled=False):
             features = self.features(condition)
             context = self.network.embed(features)
-            log_prob = self.log_prob(muons, context[owner], ceilings(condition)[owner])
-            count = self.network.counts(features).log_prob(batch["count"])
-            quoted = (log_prob + source_log_jacobian(muons)).detach()
-        events = max(len(condition), 1)
+            log_prob = self.log_prob(muons, context[owner], ceilings(condition)[owner]) + source_log_jacobian(muons)
+            count = self.network.counts(features).among_kept(batch["kept"].float()).log_prob(batch["count"])
         return {
-            "loss": -(log_prob.sum() + count.sum()) / events,
-            "nll": -quoted.sum() / max(len(muons), 1),
+            "loss": -(log_prob.sum() + count.sum()) / max(len(condition), 1),
+            "nll": -log_prob.detach().sum() / max(len(muons), 1),
             "nll_count": -count.detach().mean(),
         }
 
@@ -100,7 +101,11 @@ class MuonBundles(nn.Module):
             if self._has_oracle:
                 out |= true_counts(condition)
             if "muons" in batch:
-                out |= self._against(condition, batch["count"], batch["owner"], batch["muons"].float(), counts)
+                out |= self._against(condition, batch["count"], batch["owner"], batch["muons"].float())
+                kept = batch["kept"].float()
+                out["log_prob_count"] = counts.among_kept(kept).log_prob(batch["count"])
+                if self._has_oracle:
+                    out["log_prob_count_oracle"] = true_count_log_prob(batch["count"], condition, kept)
         return out
 
     def score(self, predictions: dict[str, Tensor]) -> dict[str, float]:
@@ -132,7 +137,7 @@ class MuonBundles(nn.Module):
     def _has_oracle(self) -> bool:
         return self.about.get("oracle") == "elbert"
 
-    def _against(self, condition: Tensor, count: Tensor, owner: Tensor, muons: Tensor, counts: Hurdle) -> dict[str, Tensor]:
+    def _against(self, condition: Tensor, count: Tensor, owner: Tensor, muons: Tensor) -> dict[str, Tensor]:
         """Every event's muons under the model, the truth where it is known, the marginal, and a stranger's condition."""
         events, ceiling = len(condition), ceilings(condition)[owner]
         context = self.embed(condition)
@@ -144,14 +149,11 @@ class MuonBundles(nn.Module):
             "log_prob_marginal": self.marginal.log_prob(muons),
         }
         generated = self.sample_muons(context[owner], ceiling)
-        table = counts.given(-self.log_kept)  # as the events of this table were chosen
-        out = {"log_prob_count": table.log_prob(count)}
         if self._has_oracle:
             exact = showers.log_density(muons, condition[owner]) + quoted.double()
             terms["log_prob_oracle"] = exact.to(muons.dtype)
-            out["log_prob_count_oracle"] = true_count_log_prob(count, condition, self.log_kept)
         zeros = muons.new_zeros(events)
-        out |= {name: zeros.index_add(0, owner, value) for name, value in terms.items()}
+        out = {name: zeros.index_add(0, owner, value) for name, value in terms.items()}
         out["generated_energy"] = zeros.index_add(0, owner, generated[:, 0])
         return out | {"observed": pack(muons, count, owner), "generated": pack(generated, count, owner)}
 
@@ -174,18 +176,17 @@ def true_counts(condition: Tensor) -> dict[str, Tensor]:
     """Survival probability [B] and P(N | N >= 1) [B, LARGEST_COUNT] of the synthetic showers."""
     n = torch.arange(LARGEST_COUNT, device=condition.device)[:, None]
     mass = showers.log_probability_of_count(n, condition).exp().T
-    survival = -torch.expm1(showers.log_probability_of_count(torch.zeros_like(n[0]), condition))
+    survival = (-torch.expm1(showers.log_probability_of_count(torch.zeros_like(n[0]), condition))).clamp(min=0.0)
     positive = mass[:, 1:] / survival[:, None].clamp(min=1e-300)
     rest = (1 - positive.sum(1, keepdim=True)).clamp(min=0.0)
     return {"survival_oracle": survival, "multiplicity_oracle": torch.cat([positive, rest], 1)}
 
 
-def true_count_log_prob(count: Tensor, condition: Tensor, log_kept: float) -> Tensor:
-    """Exact ln P(N | c) [B] among events of which a share exp(log_kept) of the empty ones was kept."""
+def true_count_log_prob(count: Tensor, condition: Tensor, kept: Tensor) -> Tensor:
+    """Exact ln P(N | c) [B] among events of which a share `kept` [B] of the empty ones was kept."""
     log_mass = showers.log_probability_of_count(count, condition)
     empty = showers.log_probability_of_count(torch.zeros_like(count), condition).exp()
-    kept = (1 - empty) + empty * math.exp(log_kept)
-    return log_mass + torch.where(count == 0, log_kept, 0.0) - kept.log()
+    return log_mass + torch.where(count == 0, kept.double().log(), 0.0) - (1 - empty + empty * kept).log()
 
 
 def _derangement(count: Tensor) -> Tensor:
