@@ -16,10 +16,10 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from conftest import PACKAGE, ROOT
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
+from conftest import PACKAGE, ROOT
 from skyloom.errors import ConfigError, UserError
 from skyloom.run import Interrupted, list_runs
 from skyloom.run.files import read_json
@@ -282,8 +282,8 @@ def test_a_repeated_validation_is_not_reported_twice(home):
     sweep.tell(0, 1.0)
     assert live_trial(identity, sweep.objective)({"val/loss": 9.0}, 40) is False  # settled: a run on its own
     assert 4 not in sweep.trials[0].intermediate_values
+    lost = live_trial({**identity, "storage": "sqlite:////nowhere/x.db"}, sweep.objective)
     with pytest.warns(UserWarning, match="storage failed"):
-        lost = live_trial({**identity, "storage": "sqlite:////nowhere/x.db"}, sweep.objective)
         assert lost({"val/loss": 1.0}, 1) is False
 
 
@@ -396,6 +396,14 @@ def test_seeds_of_trials_differ_and_are_reproducible():
 SMOKE = (f"pkg={PACKAGE}", "scale=smoke", "hardware.threads=1", "logger=none", "data.rows=400")
 
 
+@pytest.fixture
+def without_pages(monkeypatch):
+    """Pages have tests of their own, and take longer than the trials here."""
+    monkeypatch.setattr("skyloom.launch.sweeping.write_page", lambda directory: None)
+    monkeypatch.setattr("skyloom.sweep.page._figures", lambda sweep, trials: [])
+    monkeypatch.setattr("skyloom.sweep.page._write_group", lambda sweep: None)
+
+
 def studied(checkout):
     [path] = checkout.runs.glob("*/*/*/study.json")
     return path.parent, read_json(path)
@@ -428,7 +436,7 @@ def test_three_trials_from_the_command_line(checkout):
     assert len(list(checkout.runs.glob("*/*/sweep-*/sweep.json"))) == 1
 
 
-def test_a_bad_trial_is_pruned_early_and_its_run_says_so(checkout):
+def test_a_bad_trial_is_pruned_early_and_its_run_says_so(checkout, without_pages):
     words = ["optimizer.lr=1e-2,8e-3,1e-9", "sweep/pruner=median", "trainer.epochs=6", "schedule=constant"]
     words += [f"sweep.pruner.{k}=1" for k in ("n_startup_trials", "n_warmup_steps", "n_min_trials")]
     done = checkout.call("sweep", *SMOKE, *words)
@@ -443,7 +451,7 @@ def test_a_bad_trial_is_pruned_early_and_its_run_says_so(checkout):
     assert run.result["objective"][0]["value"] == last["values"][0]
 
 
-def test_a_killed_sweep_repeats_nothing_and_takes_up_the_trial_it_was_in(checkout):
+def test_a_killed_sweep_repeats_nothing_and_takes_up_the_trial_it_was_in(checkout, without_pages):
     words = [*SMOKE, "seed=1,2", "trainer.epochs=60", "sweep.directory=s"]
     process = checkout.start("sweep", *words)
     directory = checkout.runs / PACKAGE / "default" / "s"

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from skyloom.errors import ConfigError, UserError
 from skyloom.run import Interrupted, Run
 
-__all__ = ["SubmittedRun", "submit", "surviving_preemption"]
+__all__ = ["SubmittedRun", "is_first_task", "one_task_per_device", "submit", "surviving_preemption"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,8 @@ def submit(config: dict[str, Any], overrides: list[str], run: Run | None = None)
     from skyloom.launch.training import new_run
 
     settings, cluster = _launcher(config, overrides)
+    if cluster == "slurm":
+        settings.update(one_task_per_device(config["hardware"], overrides))
     run = run or new_run(config, "train", overrides)
     executor = _executor(settings, cluster, run)
     try:
@@ -55,11 +57,11 @@ class SubmittedRun:
         from skyloom.launch.summary import print_summary
         from skyloom.launch.sweeping import write_page
 
-        run = Run.open(self.directory, writable=_first_task())
+        run = Run.open(self.directory, writable=is_first_task())
         outcome = execute(run, run.config)
         if outcome["status"] == "interrupted":
             raise Interrupted(outcome["signum"])
-        if _first_task():
+        if is_first_task():
             page = write_page(run.directory)
             if page is not None:
                 print_summary(run, page)
@@ -111,7 +113,8 @@ def surviving_preemption(work: Callable[[], T]) -> T:
         signal.signal(preempted, requeue)
 
 
-def _first_task() -> bool:
+def is_first_task() -> bool:
+    """Whether this process is the one of its job that writes."""
     return int(os.environ.get("SLURM_PROCID") or os.environ.get("SUBMITIT_LOCAL_GLOBALID") or 0) == 0
 
 
@@ -131,13 +134,26 @@ def _launcher(config: dict[str, Any], overrides: list[str]) -> tuple[dict[str, A
     except ConfigCompositionException as error:
         raise ConfigError(f"hardware.launcher={name}: {str(error).splitlines()[0]}") from None
     node = OmegaConf.masked_copy(composed.hydra, ["launcher"]).launcher
-    settings = OmegaConf.to_container(OmegaConf.masked_copy(node, [k for k in node if k not in ("submitit_folder", "name")]))
-    assert isinstance(settings, dict)
+    plain = OmegaConf.to_container(OmegaConf.masked_copy(node, [k for k in node if k not in ("submitit_folder", "name")]))
+    assert isinstance(plain, dict)
+    settings = {str(key): value for key, value in plain.items()}
     kind = str(settings.pop("_target_"))
     clusters = {"SlurmLauncher": "slurm", "LocalLauncher": "local"}
     if kind.rpartition(".")[2] not in clusters:
         raise ConfigError(f"hardware.launcher={name} submits no single run: use submitit_slurm or submitit_local.")
     return settings, clusters[kind.rpartition(".")[2]]
+
+
+def one_task_per_device(hardware: dict[str, Any], overrides: list[str]) -> dict[str, int]:
+    """Slurm starts a task for each device, and Fabric joins them; what was given as hydra.launcher.* stays."""
+    given = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
+    devices = hardware["devices"]
+    if devices == "auto":
+        devices = given.get("hydra.launcher.gpus_per_node", 1)
+    wanted = {"tasks_per_node": int(devices), "nodes": int(hardware["num_nodes"])}
+    if hardware["accelerator"] not in ("cpu", "auto"):
+        wanted["gpus_per_node"] = int(devices)
+    return {key: value for key, value in wanted.items() if f"hydra.launcher.{key}" not in given}
 
 
 def _executor(settings: dict[str, Any], cluster: str, run: Run) -> Any:

@@ -1,5 +1,6 @@
 """`sweep`: many runs, chosen by Optuna. A trial is a run in the sweep's directory, made before it is launched."""
 
+import math
 import shutil
 import signal
 from collections import Counter
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from skyloom.errors import ConfigError, MissingFile, UserError
 from skyloom.launch.compose import compose_config, conf_dir, resolve
-from skyloom.launch.submission import submit
+from skyloom.launch.submission import is_first_task, one_task_per_device, submit, surviving_preemption
 from skyloom.launch.training import _runs_dir, new_run
 from skyloom.launch.words import take
 from skyloom.run import Interrupted, Run
@@ -22,6 +23,7 @@ from skyloom.run.files import read_json
 
 __all__ = ["TrialJob", "submit", "sweep"]
 
+ENDED = ("finished", "pruned", "failed")
 OBJECTIVE = "give objective: [{metric: val/nll, direction: minimize}]"
 
 
@@ -37,6 +39,8 @@ def sweep(words: list[str]) -> int:
     launcher = config["hardware"].get("launcher")
     if launcher and "hydra/launcher" not in given:
         words.append(f"hydra/launcher={launcher}")
+    if launcher == "submitit_slurm":
+        words += [f"hydra.launcher.{k}={v}" for k, v in one_task_per_device(config["hardware"], words).items()]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
@@ -133,10 +137,9 @@ class TrialJob:
 
     def __call__(self, config: DictConfig) -> float | tuple[float, ...]:
         """The objective's value, or values; a trial that gives none raises why."""
-        from skyloom.launch.submission import surviving_preemption
-
-        identity = OmegaConf.to_container(config.trial, resolve=True)
-        assert isinstance(identity, dict)
+        given = OmegaConf.to_container(config.trial, resolve=True)
+        assert isinstance(given, dict)
+        identity = {str(key): value for key, value in given.items()}
         directory = Path(str(identity["directory"])) / str(identity["number"])
         return surviving_preemption(lambda: _run_trial(directory, identity))
 
@@ -145,18 +148,19 @@ def _run_trial(directory: Path, identity: dict[str, Any]) -> float | tuple[float
     from skyloom.launch.execute import execute
     from skyloom.sweep.conduct import Busy
 
-    run = Run.open(directory, writable=True)
-    if run.held:
+    run = Run.open(directory, writable=is_first_task())
+    if run.writable and run.held:
         raise Busy(f"another process works on {directory}")
-    if run.status not in ("finished", "pruned", "failed"):  # else it ended, and its worker was killed before it told
+    if run.result["status"] not in ENDED:  # else it ended, and its worker was killed before it told
         try:
             outcome = execute(run, {**run.config, "trial": identity})
         finally:
             _free_memory()
         if outcome["status"] == "interrupted":
             raise Interrupted(outcome["signum"])
-        write_page(directory)
-    return _value(run)
+        if run.writable:
+            write_page(directory)
+    return _value(run) if run.writable else math.nan  # launchers hear the first task
 
 
 def _value(run: Run) -> float | tuple[float, ...]:

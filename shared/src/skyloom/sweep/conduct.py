@@ -49,8 +49,11 @@ def conduct(sweep: Sweep, jobs: Jobs, batch: int) -> int | None:
             for claim in claims:
                 console.print(_announced(sweep, claim), markup=False)
             words = [_prepared(sweep, jobs, claim) for claim in claims]
-            with _stopping(stop, jobs):
-                outcomes = jobs.launch(words, claims[0].number)
+            try:
+                with _stopping(stop, jobs):
+                    outcomes = jobs.launch(words, claims[0].number)
+            except Interrupted as stopped:  # the jobs live on in their queue, and a resume collects them
+                return stopped.signum
             for claim, outcome in zip(claims, outcomes, strict=True):
                 if isinstance(outcome, Interrupted):
                     sweep.excuse(claim.number)

@@ -20,7 +20,7 @@ Objective = Sequence[dict[str, str]]
 Drawn = tuple["matplotlib.figure.Figure", dict[str, Any]]
 
 
-def best_so_far(values: Sequence[float], direction: str) -> np.ndarray:
+def best_so_far(values: Sequence[float] | np.ndarray, direction: str) -> np.ndarray:
     """Best of the first k values, for every k.
 
     >>> best_so_far([3.0, 1.0, 2.0], "minimize").tolist()

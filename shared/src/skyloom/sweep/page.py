@@ -184,18 +184,17 @@ def _figures(sweep: Sweep, trials: list[FrozenTrial]) -> list[dict[str, Any]]:
         )
     shares = importances(sweep)
     if shares:
+        few = ": with so few, a guide, not a measurement" if len(done) < 30 else ""
         add(
             "Importance",
-            f"Share of the objective's variance over the space (fANOVA, from {len(done)} finished trials: with so few, "
-            "a guide, not a measurement)."
-            if len(done) < 30
-            else f"Share of the objective's variance over the space (fANOVA, from {len(done)} finished trials).",
+            f"Share of the objective's variance over the space (fANOVA, from {len(done)} finished trials{few}).",
             lambda: figures.draw_importance(shares),
         )
     if len(done) > 1 and done[0].params:
         add(
             "Parallel coordinates",
-            f"A line for each finished trial, from its values to {objective[0]['metric']}; the worse, the paler; the thick one is the best.",
+            f"A line for each finished trial, from its values to {objective[0]['metric']}; "
+            "the worse, the paler; the thick one is the best.",
             lambda: figures.draw_parallel(trials, objective),
         )
     return drawn
@@ -211,4 +210,3 @@ def _write_group(sweep: Sweep) -> None:
         write_group_report(folders, sweep.directory / "group")
     except Exception as error:
         warnings.warn(f"the group table could not be written: {type(error).__name__}: {error}", stacklevel=2)
-

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from skyloom.errors import ConfigError, UserError
@@ -86,7 +87,7 @@ class Sweep:
             self.study = optuna.create_study(
                 study_name=self.study_name,
                 storage=open_storage(self.settings["storage"], self.directory),
-                directions=[entry["direction"] for entry in self.objective],
+                directions=[StudyDirection[entry["direction"].upper()] for entry in self.objective],
                 pruner=make_pruner(self.settings["pruner"] or {}),
                 sampler=self.sampler(0),
                 load_if_exists=True,
@@ -133,8 +134,7 @@ class Sweep:
     def _total(self) -> int:
         stated, points = self.settings["n_trials"], self.space.points
         sampler = (self.settings["sampler"] or {}).get("_target_", "")
-        exhaustive = points is not None and (not sampler or sampler.endswith(".Grid"))
-        if exhaustive:
+        if points is not None and (not sampler or sampler.endswith(".Grid")):
             return min(int(stated), len(points)) if stated is not None else len(points)
         if stated is None:
             raise ConfigError("say how many trials: sweep.n_trials=30 (in total, over all workers and restarts).")
