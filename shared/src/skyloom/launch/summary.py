@@ -32,17 +32,31 @@ def print_summary(run: Run, page: Path) -> None:
     tested = {name: m for name, m in result.get("metrics", {}).items() if name.startswith("test/")}
     if tested:
         table = Table("metric", "value", "95% interval", box=None, pad_edge=False)
-        for name, metric in tested.items():
-            table.add_row(name, number(metric["value"]), interval(metric))
+        shown = headline(tested, result)
+        for name in shown:
+            table.add_row(name, number(tested[name]["value"]), interval(tested[name]))
         console.print(table)
+        if len(shown) < len(tested):
+            console.print(f"… and {len(tested) - len(shown)} more in result.json and the report")
     if result.get("goals"):
         table = Table("goal", "value", "met", box=None, pad_edge=False)
         for goal in result["goals"]:
             table.add_row(goal_text(goal), number(goal["value"]), SIGNS[goal["met"]])
         console.print(table)
+        if run.config.get("scale") == "smoke":
+            console.print("(goals are stated for the laptop scale; this is scale=smoke)")
     console.print(f"run:    {run.directory}\nreport: {page}")
     if result["status"] in ("interrupted", "failed"):
         console.print(f"resume: make train run={run.directory}")
+
+
+def headline(metrics: dict[str, Any], result: dict[str, Any], most: int = 12) -> list[str]:
+    """The metrics that a goal or the objective is about first, then as many others as make a short table."""
+    asked = [goal["metric"] for goal in result.get("goals") or []]
+    asked += [entry["metric"].replace("val/", "test/", 1) for entry in result.get("objective") or []]
+    first = [name for name in dict.fromkeys(asked) if name in metrics]
+    others = [name for name in metrics if name not in first]
+    return first + others[: max(most - len(first), 0)]
 
 
 def goal_text(goal: dict[str, Any]) -> str:

@@ -1,0 +1,80 @@
+"""What the documentation says is so."""
+
+import re
+import subprocess
+
+import pytest
+from conftest import PACKAGE, ROOT
+
+from skyloom.launch.documents import generated
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_generated_parts_are_up_to_date(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = page.read_text(encoding="utf-8")
+    assert generated(text, ROOT) == text, "run `make docs`"
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(ROOT / "packages").glob("*/README.md"), ROOT / "CONTRIBUTING.md"], ids=str)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", page.read_text(encoding="utf-8")):
+        link = target[0] or target[1]
+        if not link.startswith("http"):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_script_of_the_readme_runs():
+    script = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert script is not None
+    names: dict = {}
+    exec(script.group(1).replace("batch_size=50)", "batch_size=50, quiet=True)"), names)
+    assert abs(float(names["task"].slope) - 2) < 0.01
+
+
+def test_every_command_of_the_readme_names_what_exists(monkeypatch):
+    """Verbs, packages, experiments and keys: each `make` line is composed, not only read."""
+    monkeypatch.chdir(ROOT)
+    from skyloom.launch.__main__ import VERBS
+    from skyloom.launch.compose import compose_config, resolve
+    from skyloom.launch.words import take
+
+    lines = re.findall(r"^    make ([^#\n]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(lines) > 8
+    targets = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for line in lines:
+        verb, *words = line.replace("'", "").split()
+        assert re.search(rf"^{verb}:", targets, re.MULTILINE) or verb in VERBS, line
+        if verb in ("train", "config") and any(word.startswith("pkg=") for word in words):
+            own, rest = take(words, "run", "resume")
+            resolve(compose_config(rest))
+
+
+def test_the_project_speaks_of_itself_alone():
+    """No path of a machine, no folder whose name says nothing, nothing left behind."""
+    assert TRACKED, "not a checkout"
+    odd = [name for name in TRACKED if re.search(r"(^|/)(utils?|helpers?|common|misc|base)(/|\.py$)", name)]
+    assert not odd
+    for name in TRACKED:
+        if name.endswith((".py", ".md", ".yaml", ".toml", ".tmpl")) or name == "Makefile":
+            text = (ROOT / name).read_text(encoding="utf-8")
+            assert not re.search(r"/(work|root|home/\w+)/", text), name
+            assert not re.search(r"\b(TO" + r"DO|FIX" + r"ME|X" + r"XX)\b", text), name
+
+
+def test_a_new_package_trains_and_passes_its_own_test(checkout):
+    done = checkout.call("train", f"pkg={PACKAGE}", "scale=smoke", "logger=none", "hardware.threads=1")
+    assert done.code == 0, done.err
+    command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{PACKAGE}"]
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, *command[1:]], cwd=checkout.root, env=checkout.environment(), capture_output=True, text=True, check=False
+    )
+    assert "2 passed" in done.stdout, done.stdout
+    again = checkout.call("new", f"pkg={PACKAGE}")
+    assert (again.code, "exists already" in again.err) == (2, True)
+    assert checkout.call("new", "pkg=My-Package").code == 2
