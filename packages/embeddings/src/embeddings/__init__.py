@@ -40,8 +40,8 @@ _HOME = {
     "compare": "similarity",
 }
 _MODULES = (
-    "analysis", "catalogue", "figures", "folds", "identifiers", "matching", "neighbours", "predict", "probes", "projection", "properties",
-    "readers", "readout", "ridge", "sample", "sets", "similarity", "synthetic",
+    "analysis", "catalogue", "figures", "folds", "identifiers", "matching", "neighbours", "predict", "probes", "projection",
+    "properties", "readers", "readout", "ridge", "sample", "sets", "similarity", "synthetic",
 )  # fmt: skip
 
 __all__ = [

@@ -199,7 +199,8 @@ def _differences(data: Sample, columns: dict[str, np.ndarray], properties: list[
     """Per pair of models and property: R2 of the first minus R2 of the second on the objects that both have, paired."""
     rows: Table = []
     for a, b in data.pairs():
-        pairs, differences = {}, {}
+        pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        differences: dict[str, tuple[str, str]] = {}
         for name in properties:
             first, second = columns[f"ridge.{a.name}.{name}"], columns[f"ridge.{b.name}.{name}"]
             truth = np.where(np.isfinite(first) & np.isfinite(second), columns[f"truth.{name}"], np.nan)

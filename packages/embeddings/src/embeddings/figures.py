@@ -21,10 +21,12 @@ def draw(
     predictions: Mapping[str, np.ndarray],
     about: About,
     directory: Path,
-    maps: Sequence[str] | None = None,
+    maps: int | Sequence[str] | None = None,
     percentiles: tuple[float, float] = (2.0, 98.0),
 ) -> list[Figure]:
-    """All figures of a run. `maps` names the properties that colour projections, all where None."""
+    """All figures of a run. `maps`: properties that colour projections, by name, or so many of them, or all where None."""
+    every = [entry["name"] for entry in about["properties"]]
+    mapped = every if maps is None else every[:maps] if isinstance(maps, int) else list(maps)
     synthetic = " Synthetic data." if about["synthetic"] else ""
     known = " Open marks: the best possible linear prediction, in closed form." if _has_known(about) else ""
     drawn = [
@@ -33,7 +35,7 @@ def draw(
             "What is encoded",
             "Coefficient of determination of held-out linear (filled) and nearest-neighbour (crosses) predictions of each "
             f"property, over {about['objects']} objects in {about['cells']} sky cells, with 95% intervals from resampling "
-            f"cells. Grey line: the most that shuffled properties reach.{known}{synthetic}",
+            f"cells. Grey band: the most that shuffled properties reach.{known}{synthetic}",
         )
     ]
     probes(about, drawn[0].path)
@@ -51,16 +53,16 @@ def draw(
         text = (
             "Likeness of two models' embeddings of the same objects by measures that do not depend on axes. Grey: mean and two "
             "standard deviations where the objects of one are shuffled."
-            f"{' Open diamonds: closed form.' if known else ''}{synthetic}"
+            f"{' Open circles: closed form.' if known else ''}{synthetic}"
         )
         drawn.append(Figure(path, "How alike the models are", text))
     for entry in about["properties"]:
-        if maps is None or entry["name"] in maps:
+        if entry["name"] in mapped:
             path = directory / f"pca_{entry['name']}.png"
             projections(predictions, about, entry, path, percentiles)
             text = (
-                "First two principal components of each embedding (share of variance on the axes). Colours share one scale, from "
-                f"the {percentiles[0]:g}th to the {percentiles[1]:g}th percentile. Grey: no value. Axes of different "
+                "First two principal components of each embedding (share of variance on the axes). Colours share one scale, "
+                f"from percentile {percentiles[0]:g} to {percentiles[1]:g}. Grey: no value. Axes of different "
                 f"panels are unrelated; how well a property is encoded is read from the probes.{synthetic}"
             )
             drawn.append(Figure(path, f"Projection by {entry['axis']}", text))
@@ -73,9 +75,7 @@ def probes(about: About, path: Path) -> dict[str, dict[str, np.ndarray]]:
     models = list(dict.fromkeys(name.partition("/")[0] for name in about["embeddings"]))
     plotted: dict[str, dict[str, np.ndarray]] = {}
     with style():
-        figure, grid = panels(
-            1, len(models), height=0.34 * len(names) + 1.1, width=PAGE, sharey=True, sharex=True, squeeze=False
-        )
+        figure, grid = panels(1, len(models), height=0.34 * len(names) + 1.1, **_side_by_side())
         for axes, model in zip(grid[0], models, strict=True):
             own = [name for name in about["embeddings"] if name.partition("/")[0] == model]
             for place, name in enumerate(own):
@@ -83,10 +83,9 @@ def probes(about: About, path: Path) -> dict[str, dict[str, np.ndarray]]:
                 plotted[name] = _draw_probe(axes, about, name, names, 0.7 * shift, PALETTE[place % len(PALETTE)])
             _draw_null(axes, about, model)
             axes.set(xlabel="held-out $R^2$", title=model, xlim=(min(-0.04, *(_lowest(p) for p in plotted.values())), 1.0))
-        _property_axis(grid[0, 0], about)
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-        save(figure, path)
+        _property_axis(grid[0], about)
+        _legend(figure, grid[0], about)
+        _finish(figure, about, path)
     return plotted
 
 
@@ -116,9 +115,7 @@ def differences(about: About, path: Path) -> dict[str, dict[str, np.ndarray]]:
     pairs = list(dict.fromkeys((row["first"], row["second"]) for row in about["differences"]))
     plotted = {}
     with style():
-        figure, grid = panels(
-            1, len(pairs), height=0.26 * len(names) + 1.0, width=PAGE, sharey=True, sharex=True, squeeze=False
-        )
+        figure, grid = panels(1, len(pairs), height=0.26 * len(names) + 1.0, **_side_by_side())
         for axes, (first, second) in zip(grid[0], pairs, strict=True):
             rows = {row["property"]: row for row in _of(about["differences"], first=first, second=second)}
             value, low, high, known = (np.array([rows[n][k] for n in names]) for k in ("difference", "low", "high", "known"))
@@ -128,8 +125,8 @@ def differences(about: About, path: Path) -> dict[str, dict[str, np.ndarray]]:
             axes.plot(known, y, "o", ms=6.5, mfc="none", mec=PALETTE[0], mew=0.8, zorder=4)
             axes.set(xlabel="difference of $R^2$", title=f"{first} − {second}")
             plotted[f"{first} ~ {second}"] = {"difference": value, "low": low, "high": high, "known": known}
-        _property_axis(grid[0, 0], about)
-        save(figure, path)
+        _property_axis(grid[0], about)
+        _finish(figure, about, path)
     return plotted
 
 
@@ -139,21 +136,24 @@ def similarities(about: About, path: Path) -> dict[str, dict[str, np.ndarray]]:
     pairs = list(dict.fromkeys(row["pair"] for row in about["similarities"]))
     plotted = {}
     with style():
-        figure, grid = panels(1, len(titles), height=0.34 * len(pairs) + 0.9, width=PAGE, sharey=True, squeeze=False)
+        figure, grid = panels(1, len(titles), height=0.34 * len(pairs) + 1.1, width=PAGE, sharey=True, squeeze=False)
         for axes, (measure, title) in zip(grid[0], titles.items(), strict=True):
             rows = {row["pair"]: row for row in _of(about["similarities"], measure=measure)}
             value, null, sd, known = (np.array([rows[p][k] for p in pairs]) for k in ("value", "null_mean", "null_sd", "known"))
             y = np.arange(len(pairs))[::-1]
-            axes.barh(y, value, height=0.5, color=PALETTE[0])
-            axes.errorbar(null, y, xerr=2 * sd, fmt="|", color="0.35", ms=9, mew=1.2, elinewidth=1.0, zorder=3)
-            axes.plot(known, y, "D", ms=5, mfc="white", mec="black", mew=0.8, zorder=4)
-            axes.set(xlabel=title, xlim=(min(0.0, float((null - 3 * sd).min())), 1.0 if measure != "overlap" else None))
+            axes.errorbar(null, y, xerr=2 * sd, fmt="|", color="0.5", ms=8, mew=1.4, elinewidth=1.4, label="objects shuffled")
+            axes.plot(value, y, "o", ms=4.5, color=PALETTE[0], zorder=3, label="same objects")
+            if np.isfinite(known).any():
+                axes.plot(known, y, "o", ms=8, mfc="none", mec=PALETTE[0], mew=0.9, zorder=4, label="closed form")
+            axes.set(xlabel=title, xlim=(-0.03, 1.03) if measure != "overlap" else (-0.03 * value.max(), 1.1 * value.max()))
             plotted[measure] = {"value": value, "null": null, "known": known}
         grid[0, 0].set_yticks(np.arange(len(pairs))[::-1], pairs)
-        grid[0, 0].tick_params(axis="y", length=0)
+        grid[0, 0].set_ylim(-0.6, len(pairs) - 0.4)
         for axes in grid[0]:
-            axes.grid(axis="y", visible=False)
-        save(figure, path)
+            axes.tick_params(axis="y", length=0)
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        _finish(figure, about, path)
     return plotted
 
 
@@ -181,8 +181,9 @@ def projections(
             share = about["explained"][name]
             axes.set(title=name, xlabel=f"PC 1 ({share[0]:.0%})", ylabel=f"PC 2 ({share[1]:.0%})")
             axes.set(xticks=[], yticks=[])
+        assert shown is not None  # there is at least one embedding
         figure.colorbar(shown, ax=grid, label=entry["axis"], extend="both", fraction=0.03, aspect=40)
-        save(figure, path)
+        _finish(figure, about, path)
     return {"limits": (low, high), "points": points}
 
 
@@ -234,8 +235,33 @@ def _lowest(arrays: Mapping[str, np.ndarray]) -> float:
     return float(np.nanmin(np.concatenate([arrays["low"], arrays["knn"], arrays["r2"]]))) - 0.02
 
 
-def _property_axis(axes: Any, about: About) -> None:
+def _side_by_side() -> dict[str, Any]:
+    return {"width": PAGE, "sharey": True, "sharex": True, "squeeze": False}
+
+
+def _property_axis(row: Sequence[Any], about: About) -> None:
     labels = [entry["axis"].partition(" [")[0] for entry in about["properties"]]
-    axes.set_yticks(np.arange(len(labels))[::-1], labels)
-    axes.tick_params(axis="y", length=0)
-    axes.set_ylim(-0.6, len(labels) - 0.4)
+    row[0].set_yticks(np.arange(len(labels))[::-1], labels)
+    row[0].set_ylim(-0.6, len(labels) - 0.4)
+    for axes in row:
+        axes.tick_params(axis="y", length=0)
+
+
+def _legend(figure: Any, row: Sequence[Any], about: About) -> None:
+    """Modalities by colour, and what the marks are."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    found = {label: handle for axes in row for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    plain: dict[str, Any] = {"color": "0.4", "ls": ""}
+    found["nearest neighbours"] = Line2D([], [], marker="x", ms=3.6, mew=0.9, **plain)
+    if _has_known(about):
+        found["best linear, closed form"] = Line2D([], [], marker="o", ms=6.5, mfc="none", mew=0.8, **plain)
+    found["shuffled properties"] = Patch(color="0.6", alpha=0.5, lw=0)
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=len(found), columnspacing=1.2)
+
+
+def _finish(figure: Any, about: About, path: Path) -> None:
+    if about["synthetic"]:
+        figure.suptitle("synthetic data", x=0.995, ha="right", fontsize=6, color="0.4")
+    save(figure, path)

@@ -21,8 +21,9 @@ EMPTY_FIBRE = 999999
 """DESI's TARGETID where there is no target; an ordinary number in a catalogue whose identifiers are small."""
 
 NAMES = (
-    "object_id", "object_ids", "objectid", "TARGETID", "targetid", "target_id", "target_ids", "targetids", "id_euclid", "id_desi",
-    "SpectrumID", "segmentation_map_id", "source_id", "objid", "specobjid", "id", "ids", "name", "names", "filename", "filenames",
+    "object_id", "object_ids", "objectid", "TARGETID", "target_id", "target_ids", "targetids", "id_euclid", "id_desi",
+    "SpectrumID", "segmentation_map_id", "source_id", "objid", "specobjid", "id", "ids", "name", "names", "filename",
+    "filenames",
 )  # fmt: skip
 
 _INTEGER = re.compile(r"[+-]?\d+")

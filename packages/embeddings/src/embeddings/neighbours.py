@@ -33,9 +33,8 @@ def nearest_rows(
             known = np.flatnonzero(same >= 0)
             gap[known, same[known]] = np.inf
         near = np.argpartition(gap, k - 1, axis=1)[:, :k] if k < gap.shape[1] else np.argsort(gap, axis=1)[:, :k]
-        exact = np.stack(
-            [np.sqrt(((q - refs[n]) ** 2).sum(axis=1, dtype=np.float64)) for q, n in zip(block, near, strict=True)]
-        )
+        squares = [((q - refs[n]) ** 2).sum(axis=1, dtype=np.float64) for q, n in zip(block, near, strict=True)]
+        exact = np.sqrt(squares)
         order = np.lexsort((near, exact), axis=1)  # equal distances: by row, so that the answer is one
         rows[start : start + QUERIES] = np.take_along_axis(near, order, axis=1)
         distances[start : start + QUERIES] = np.take_along_axis(exact, order, axis=1)
@@ -55,10 +54,9 @@ def knn_predictions(x: Rows, y: np.ndarray, fold: np.ndarray, present: np.ndarra
         vectors = np.asarray(x[train], dtype=np.float32)
         mean, scale = vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64)
         scale[scale == 0] = 1.0
-        queries = (np.asarray(x[test], dtype=np.float32) - mean) / scale
-        rows, distances = nearest_rows(
-            queries.astype(np.float32), ((vectors - mean) / scale).astype(np.float32), min(k, len(train))
-        )
+        references = ((vectors - mean) / scale).astype(np.float32)
+        queries = ((x[test] - mean) / scale).astype(np.float32)
+        rows, distances = nearest_rows(queries, references, min(k, len(train)))
         weight = 1.0 / np.maximum(distances, 1e-12)
         for start in range(0, len(test), chunk):
             part = slice(start, start + chunk)

@@ -1,11 +1,11 @@
 """The physical quantities that probes predict: their names in different catalogues, units, labels and colour maps."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["PROPERTIES", "SSFR_NAME", "Property", "property_named"]
+__all__ = ["PROPERTIES", "Property", "column_of", "property_named", "values"]
 
 Columns = Mapping[str, np.ndarray]
 
@@ -47,15 +47,14 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 LOWEST_LOG_SFR = -4.0  # log10(Msun/yr)
-SSFR_NAME = "log_ssfr"
 
 PROPERTIES: tuple[Property, ...] = (
-    Property("redshift", "redshift $z$", "", ("Z", "REDSHIFT", "REDSHIFT_MEDIAN"), "viridis"),
+    Property("redshift", "redshift $z$", "", ("REDSHIFT", "Z", "Z_SPEC", "REDSHIFT_MEDIAN"), "viridis"),
     Property("log_mass", "log stellar mass", "$M_\\odot$", ("LOGM", "LOG_M", "MSTAR_LOG", "LOG_MSTAR"), "plasma"),
     Property(
         "log_sfr", "log star formation rate", "$M_\\odot$/yr", ("LOGSFR", "SFR_LOG", "LOG_SFR"), "coolwarm", _measured_rate
     ),
-    Property(SSFR_NAME, "log specific SFR", "1/yr", (), "coolwarm", lambda sfr, mass: sfr - mass, ("log_sfr", "log_mass")),
+    Property("log_ssfr", "log specific SFR", "1/yr", (), "coolwarm", lambda sfr, mass: sfr - mass, ("log_sfr", "log_mass")),
     Property("dn4000", "$D_n4000$", "", ("DN4000",), "RdYlBu_r"),
     Property("g_minus_r", "$g-r$", "mag", ("GR", "G_R", "GMINUSR", "G_MINUS_R"), "RdBu_r"),
     Property(
@@ -83,15 +82,32 @@ def property_named(name: str) -> Property:
     return _BY_NAME.get(name) or Property(name, name, "", (name,))
 
 
+def column_of(wanted: Property, columns: Iterable[str]) -> str | None:
+    """The catalogue's column that holds a property: the first of its names, in this case or another.
+
+    A column `z` beside `g` and `r` is a magnitude, not a redshift.
+
+    >>> column_of(property_named("redshift"), ["u", "g", "r", "i", "z"]) is None
+    True
+    """
+    names = list(columns)
+    lower = {name.lower(): name for name in names}
+    bands = {"g", "r"} <= lower.keys()
+    for name in wanted.columns:
+        found = name if name in names else lower.get(name.lower())
+        if found is not None and not (bands and found.lower() == "z" and wanted.name == "redshift"):
+            return found
+    return None
+
+
 def values(wanted: Property, columns: Columns) -> np.ndarray | None:
     """[N] float64 with NaN where missing, or None where the catalogue has no such column."""
     if wanted.needs:
         parts = [values(property_named(need), columns) for need in wanted.needs]
         return None if any(part is None for part in parts) or wanted.derive is None else wanted.derive(*parts)
-    lower = {name.lower(): name for name in columns}
-    for name in wanted.columns:
-        if name in columns or name.lower() in lower:
-            found = np.asarray(columns[name if name in columns else lower[name.lower()]], dtype=np.float64)
-            found = np.where(np.isfinite(found), found, np.nan)
-            return wanted.derive(found) if wanted.derive is not None else found
-    return None
+    name = column_of(wanted, columns)
+    if name is None:
+        return None
+    found = np.asarray(columns[name], dtype=np.float64)
+    found = np.where(np.isfinite(found), found, np.nan)
+    return wanted.derive(found) if wanted.derive is not None else found

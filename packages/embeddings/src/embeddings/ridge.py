@@ -6,7 +6,7 @@ For centred vectors `x`, penalty :math:`\lambda` (in units of the mean variance 
           \qquad \bar v = \frac1D \operatorname{tr} \operatorname{Cov}(x).
 
 Everything that a fit needs is additive over rows: X'X, X'y, y'y and the means. They are summed once per fold; a training set is
-a total minus the folds held out. One eigendecomposition of its covariance then serves all properties and all penalties, and
+the sum of the others. One eigendecomposition of its covariance then serves all properties and all penalties, and
 the squared error on a held-out fold follows from that fold's sums. Choosing the penalty by folds inside folds needs one
 decomposition per *pair* of folds: leaving out {i, j} scores i's candidates on j and j's on i.
 
@@ -64,9 +64,6 @@ class _Sums:
     def __add__(self, other: "_Sums") -> "_Sums":
         return _Sums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
-    def __sub__(self, other: "_Sums") -> "_Sums":
-        return _Sums(*(a - b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
-
     def about(self, mean_x: np.ndarray, mean_y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """xx', xy' and y^2 of the deviations from given means."""
         xx = self.xx - np.outer(self.x, mean_x) - np.outer(mean_x, self.x) + self.n * np.outer(mean_x, mean_x)
@@ -93,7 +90,8 @@ def cross_validated_ridge(
         standardise: Give every dimension unit variance (of the training rows) first: for quantities with units of their own.
     """
     present = np.ones(len(x), dtype=bool) if present is None else present
-    targets, gaps = y.shape[1], {}
+    targets = y.shape[1]
+    gaps: dict[bytes, list[int]] = {}
     for t in range(targets):
         gaps.setdefault(np.isfinite(y[:, t]).tobytes(), []).append(t)
     predictions = np.full(y.shape, np.nan)
@@ -105,7 +103,7 @@ def cross_validated_ridge(
         models = fit.held_out_models()
         for k, (w, b) in enumerate(models):
             for part in _parts(np.flatnonzero(present & (fold == k))):
-                predictions[np.ix_(part, columns)] = np.asarray(x[part], dtype=np.float64) @ w + b
+                predictions[np.ix_(part, np.array(columns))] = np.asarray(x[part], dtype=np.float64) @ w + b
         weights[:, columns], intercepts[columns], chosen[columns] = fit.final_model()
     return RidgeFit(predictions, weights, intercepts, chosen)
 
@@ -120,21 +118,26 @@ class _Folded:
             raise DataError(f"a fold has {counts.min()} objects with a known value; at least 2 are needed in each of 3 folds.")
         self.shift = _mean(x, rows)  # moves the numbers near zero, so that sums of squares keep their digits
         self.sums = [_sums(x, y, rows[fold[rows] == k], self.shift) for k in range(self.folds)]
-        self.total = self.sums[0]
-        for s in self.sums[1:]:
-            self.total = self.total + s
         self.error = np.zeros((self.folds, self.folds, len(penalties), y.shape[1]))
         """[i, j]: squared error on fold j of the fit to all but i and j; [i, i]: on i of the fit to all but i."""
 
+    def _path(self, *held_out: int) -> "_Path":
+        """The fit to all folds but these. Adding up the others, not subtracting, keeps every digit of what is held out away."""
+        kept = [s for k, s in enumerate(self.sums) if k not in held_out]
+        total = kept[0]
+        for s in kept[1:]:
+            total = total + s
+        return _Path(total, self.scale, self.shift)
+
     def held_out_models(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each fold, weights and intercepts of the fit to the others, with the penalty that these choose among themselves."""
+        """For each fold, weights and intercepts of the fit to the others, with the penalty they choose among themselves."""
         for i in range(self.folds):
             for j in range(i):
-                path = _Path(self.total - self.sums[i] - self.sums[j], self.scale)
+                path = self._path(i, j)
                 self.error[i, j], self.error[j, i] = (path.error(self.sums[k], self.penalties) for k in (j, i))
         models = []
         for i in range(self.folds):
-            path = _Path(self.total - self.sums[i], self.scale)
+            path = self._path(i)
             self.error[i, i] = path.error(self.sums[i], self.penalties)
             inner = self.error[i].sum(axis=0) - self.error[i, i]
             models.append(self._unshifted(*path.at(self.penalties[inner.argmin(axis=0)])))
@@ -142,7 +145,7 @@ class _Folded:
 
     def final_model(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         best = self.penalties[sum(self.error[i, i] for i in range(self.folds)).argmin(axis=0)]
-        return *self._unshifted(*_Path(self.total, self.scale).at(best)), best
+        return *self._unshifted(*self._path().at(best)), best
 
     def _unshifted(self, w: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return w, b - self.shift @ w
@@ -151,12 +154,12 @@ class _Folded:
 class _Path:
     """All ridge fits to one training set: one eigendecomposition of its covariance."""
 
-    def __init__(self, s: _Sums, scale: bool):
+    def __init__(self, s: _Sums, scale: bool, magnitude: np.ndarray):
         self.mean_x, self.mean_y = s.x / s.n, s.y / s.n
         xx, xy, _ = s.about(self.mean_x, self.mean_y)
         variance = np.maximum(np.diag(xx) / s.n, 0.0)
         mean_variance = variance.mean() if variance.mean() > 0 else 1.0
-        floor = 1e-12 * mean_variance  # a constant dimension says nothing and stays out
+        floor = (1e-9 * magnitude) ** 2  # a dimension that is constant but for round-off says nothing and stays out
         self.unit = np.sqrt(np.where(variance > floor, variance, np.inf) if scale else np.full_like(variance, mean_variance))
         values, self.axes = np.linalg.eigh(xx / s.n / np.outer(self.unit, self.unit))
         self.values = np.maximum(values, 0.0)

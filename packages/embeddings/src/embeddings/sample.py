@@ -169,17 +169,27 @@ def from_files(
         cell: Side of the sky cells whose objects are kept together [deg].
         warn_below, fail_below, allow_no_match: As in `join`.
     """
-    named = {None: embeddings} if isinstance(embeddings, str) else embeddings
-    paths = list(named.items()) if isinstance(named, Mapping) else [(None, path) for path in named]
-    sets = [
-        read(path, model, columns if _is_table(path) else None, id_columns if _is_table(path) else None)
-        for model, path in paths
-    ]
+    if isinstance(embeddings, str):
+        paths: list[tuple[str | None, str]] = [(None, embeddings)]
+    else:
+        paths = list(embeddings.items()) if isinstance(embeddings, Mapping) else [(None, path) for path in embeddings]
+    sets = []
+    for model, path in paths:
+        choice = {"columns": columns, "id_columns": id_columns} if _is_table(path) else {}
+        sets.append(read(path, model, **choice))
     source = catalogue if catalogue is not None else paths[0][1]
     if not _is_table(source):
         raise DataError(f"{source} holds no properties to probe: name a catalogue (.fits, .csv, .parquet) with catalogue=.")
     table = read_catalogue(source, id_columns)
-    sample = join(sets, table, properties or _free(table, columns or ()), cell, warn_below, fail_below, allow_no_match)
+    sample = join(
+        sets,
+        table,
+        properties if properties is not None else _free(table, columns or ()),
+        cell,
+        warn_below,
+        fail_below,
+        allow_no_match,
+    )
     if not sample.properties:
         raise DataError(f"{source}: no known property among its columns; name columns to probe in properties=[...].")
     return sample
@@ -193,12 +203,10 @@ def _free(table: Catalogue, used: Sequence[str]) -> list[str] | None:
     """Known properties that are not among the vector's own columns: predicting those would be copying."""
     if not used:
         return None
-    from embeddings.properties import property_named
-
-    own = {name.lower() for name in used}
+    from embeddings.properties import column_of, property_named
 
     def copied(name: str) -> bool:
-        known = property_named(name)
-        return bool(own & {c.lower() for c in known.columns}) or any(copied(need) for need in known.needs)
+        wanted = property_named(name)
+        return column_of(wanted, table.numbers) in used or any(copied(need) for need in wanted.needs)
 
     return [name for name in table.properties() if not copied(name)]

@@ -41,7 +41,9 @@ def read_archive(path: Path, model: str) -> EmbeddingSet:
         with np.load(path, allow_pickle=False) as archive:
             return from_arrays({name: archive[name] for name in archive.files}, model, str(path))
     except ValueError as error:
-        raise DataError(_pickled(path)) from error if "pickle" in str(error).lower() else error
+        if not {"pickle", "objects"} & set(str(error).lower().replace(".", " ").split()):
+            raise
+        raise DataError(_pickled(path)) from error
 
 
 def from_arrays(arrays: Mapping[str, Any], model: str, where: str) -> EmbeddingSet:
@@ -67,7 +69,9 @@ def _load(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
-        raise DataError(_pickled(path)) from error if "pickle" in str(error).lower() else error
+        if not {"pickle", "objects"} & set(str(error).lower().replace(".", " ").split()):
+            raise
+        raise DataError(_pickled(path)) from error
 
 
 def _pickled(path: Path) -> str:

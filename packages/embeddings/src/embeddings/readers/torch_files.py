@@ -44,13 +44,13 @@ def _load(path: Path) -> Any:
 
 def _numpy_parts() -> list[Any]:
     """What a NumPy array or scalar in a pickle is rebuilt from; none of it runs anything."""
+    import codecs
+
     from numpy._core.multiarray import _reconstruct, scalar
 
     kinds = {
         type(np.dtype(code)) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", "U1", "S1")
     }
-    import codecs
-
     return [_reconstruct, scalar, np.ndarray, np.dtype, codecs.encode, *kinds]
 
 
