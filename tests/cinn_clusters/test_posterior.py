@@ -33,7 +33,7 @@ def clusters():
 def posterior(clusters, seed=0, **options):
     torch.manual_seed(seed)
     model = partial(GlowCoupling, blocks=3, hidden=32, clamp=1.0, identity_start=options.pop("identity_start", True))
-    return MergerPosterior(clusters.about, model, **options).eval()
+    return MergerPosterior(clusters.about, model, start=options.pop("start", "standardised"), **options).eval()
 
 
 def predicted(task, split, seed=0):
@@ -98,15 +98,22 @@ def test_an_identity_flow_costs_three_nats_without_the_constant(clusters):
     assert terms["loss"].item() - terms["nll_no_constant"].item() == pytest.approx(5.5136, abs=1e-4)
 
 
+def test_a_flow_around_the_regression_starts_as_the_linear_baseline(clusters):
+    p = predicted(posterior(clusters, start="regression"), clusters.test)
+    torch.testing.assert_close(p["log_prob"], p["log_prob_linear"], atol=2e-3, rtol=1e-4)
+    with pytest.raises(ValueError, match="regression"):
+        posterior(clusters, start="nowhere")
+
+
 def test_user_units_differ_from_scaled_units_by_the_jacobian(clusters):
-    """ln p(y) by hand: the scaled density, less ln sd, less the logarithms' and the logit's own derivatives."""
+    """ln p(y) by hand: the scaled density, less ln sd, less the derivatives of ln tau, ln M, ln(m_sub - floor) and of
+    ln r for the mass ratio, r = u / (1 - u^8)^(1/8), whose factor M / m_sub does not change d ln r / dq."""
     p = predicted(posterior(clusters), clusters.test)
     steps = clusters.about["target_transform"]["steps"]
-    sd = torch.tensor(steps[1]["scale"]).log().sum()
+    sd = torch.tensor(steps[-1]["scale"]).log().sum()
     y, now = clusters.test["target"].double(), AGE_TODAY - clusters.test["context"][:, LOOKBACK].double()
-    ceiling = steps[0]["columns"][4]["high"]
     by_hand = -(now - y[:, 0]).log() - y[:, 2].log() - (y[:, 3] - 0.0999).log()
-    by_hand += math.log(ceiling) - y[:, 4].log() - (ceiling - y[:, 4]).log()
+    by_hand -= y[:, 4].log() + (1 - (y[:, 4] / steps[0]["columns"][4]["ceiling"]) ** 8).log()
     torch.testing.assert_close((p["log_prob"] - p["log_prob_scaled"]).double(), by_hand - sd, atol=2e-3, rtol=0)
 
 
@@ -147,7 +154,7 @@ def test_draws_outside_the_support_are_counted(clusters):
     task = posterior(clusters)
     context = clusters.test["context"][:1]
     inside = clusters.test["target"][:1].expand(4, 6).clone()
-    inside[1, 0], inside[2, 4], inside[3, 3] = 20.0, 1.01, 0.05
+    inside[1, 0], inside[2, 4], inside[3, 3] = 20.0, 1.01, 0.05  # after its snapshot, above one, below the cut
     outside = task.outside(inside[None], context)
     assert outside.tolist() == [[0.25, 0.0, 0.0, 0.25, 0.25, 0.0]]
 
@@ -280,17 +287,17 @@ def test_a_few_steps_of_training_beat_the_population_and_use_the_context(cluster
 @pytest.mark.slow
 def test_the_published_recipe_explodes_and_the_bounded_one_does_not(clusters):
     """Unbounded targets, twelve blocks, clamp 2, no early stop: impossible draws, a likelihood worse than the prior."""
-    from skyloom.flows import Chain, PerColumn, Standardise
+    from skyloom.flows import Chain, Identity, PerColumn, Standardise
 
     train = clusters.train.columns
     raw = Standardise.fit(train["target"])
-    identity = PerColumn([from_json({"kind": "identity"})] * 6)
+    identity = PerColumn([Identity()] * 6)
     about = clusters.about | {
         "target_transform": Chain(identity, raw).to_json(),
         "context_transform": Standardise.fit(train["context"]).to_json(),
     }
     torch.manual_seed(0)
-    task = MergerPosterior(about, partial(GlowCoupling, blocks=12, hidden=128, clamp=2.0))
+    task = MergerPosterior(about, partial(GlowCoupling, blocks=12, hidden=128, clamp=2.0), start="standardised")
     optimizer = torch.optim.Adam(task.parameters(), lr=2e-3)
     for _ in range(200):
         for rows in torch.randperm(len(train["target"])).split(512):

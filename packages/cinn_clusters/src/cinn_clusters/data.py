@@ -23,15 +23,14 @@ from cinn_clusters.synthetic import merger_catalogue
 from cinn_clusters.tables import check_units, join, read_table, usable_rows
 from skyloom.data import Columns, Data, fingerprint, group_split
 from skyloom.errors import DataError
-from skyloom.flows.transforms import Chain, Complement, Identity, Log, Logit, PerColumn, Standardise, Whiten
+from skyloom.flows.transforms import Chain, Complement, Identity, Log, PerColumn, Relative, Saturation, Standardise, Whiten
 
 __all__ = ["from_csv", "from_tables", "repeated_mergers", "synthetic"]
 
 CARRY = ("target", "halo_id", "snapshot", "cluster_id")
 SUBCLUSTER_FLOOR = 0.0999  # just under the catalogue's cut at 0.1 [1e14 Msun], where its density is largest
-RATIO_CEILING = 1.05  # above the largest mass ratio, 1, which occurs: at 1.001 the few rows with q = 1 would lie far from all
-# others in logit q, and the likelihood of one such cluster would outweigh that of all others
-
+RATIO_CEILING = 1.05  # above the largest mass ratio, 1, which occurs and must have a finite image
+MAIN, SUB, RATIO = (TARGET_NAMES.index(f"last_{name}") for name in ("M_Crit500_coll", "Subcluster_mass", "Mass_ratio"))
 
 
 def synthetic(n_clusters: int = 352, seed: int = 0, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> Data:
@@ -122,11 +121,16 @@ def _columns(rows: pd.DataFrame) -> dict[str, Tensor]:
     }
 
 
-def _target_transform(tau_floor: float) -> PerColumn:
-    """Each target to the whole real line, so that no draw can leave its support."""
+def _target_transform(tau_floor: float) -> Chain:
+    """Each target to the whole real line, so that no draw can leave its support.
+
+    The mass ratio nearly is `m_sub / M` times a constant (the masses are of different definitions), until it saturates at 1:
+    it is modelled as what it differs by from that.
+    """
+    capped = PerColumn([Saturation(RATIO_CEILING) if d == RATIO else Identity() for d in range(len(TARGETS))])
     since_merger = Chain(Complement(LOOKBACK, offset=AGE_TODAY, slope=-1.0), Log(tau_floor))
-    ratio = Logit(0.0, RATIO_CEILING)
-    return PerColumn([since_merger, Identity(), Log(), Log(SUBCLUSTER_FLOOR), ratio, Identity()])
+    lines = PerColumn([since_merger, Identity(), Log(), Log(SUBCLUSTER_FLOOR), Log(), Identity()])
+    return Chain(capped, Relative(RATIO, to=SUB, over=MAIN), lines)
 
 
 def _context_transform() -> PerColumn:
@@ -139,7 +143,7 @@ def _about(train: Columns, tau_floor: float) -> dict[str, Any]:
     context, target = train["context"].double(), train["target"].double()
     to_context = Chain(_context_transform(), Whiten.fit(_context_transform()(context)[0]))
     raw = _target_transform(tau_floor)
-    to_target = Chain(raw, Standardise.fit(raw(target, context)[0]))
+    to_target = Chain(*raw.steps, Standardise.fit(raw(target, context)[0]))
     w, z = to_context(context)[0].numpy(), to_target(target, context)[0].numpy()
     lookback, time = context[:, LOOKBACK].numpy(), target[:, 0].numpy()
     return {

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
-from cinn_clusters.columns import LOOKBACK, TARGETS
+from cinn_clusters.columns import LOOKBACK, TARGET_NAMES, TARGETS
 from cinn_clusters.cosmology import AGE_TODAY
 from cinn_clusters.posteriors import crps, explained_variance, interval_coverage, rank, summary
-from skyloom.flows import InUserUnits, from_json
+from skyloom.errors import ConfigError
+from skyloom.flows import AroundRegression, InUserUnits, from_json
 
 __all__ = ["MergerPosterior"]
 
+RATIO = TARGET_NAMES.index("last_Mass_ratio")
 MEDIAN = 2  # place of the median among posteriors.QUANTILES
 
 
@@ -26,6 +28,8 @@ class MergerPosterior(nn.Module):
     Arguments:
         about: What the data says of itself: transforms, baselines, spread of the targets (see `cinn_clusters.data`).
         model: Builds the flow of the scaled columns, `model(features=6, context=7)`.
+        start: "regression": the flow models the residuals of a linear regression, and starts as that baseline;
+            "standardised": it models the targets, each of zero mean and unit variance.
         draws: Posterior draws per object.
         context_noise: Spread of the Gaussian noise added to the scaled inputs in training.
         target_noise: The same for the scaled targets; a smoothing that keeps the flow from growing spikes on single rows
@@ -39,14 +43,18 @@ class MergerPosterior(nn.Module):
         self,
         about: Mapping[str, Any],
         model: Callable[..., nn.Module],
+        start: str = "regression",
         draws: int = 300,
         context_noise: float = 0.0,
         target_noise: float = 0.0,
         row_budget: int = 200_000,
     ) -> None:
         super().__init__()
+        if start not in ("regression", "standardised"):
+            raise ConfigError(f"task.start={start!r} must be 'regression' or 'standardised'.")
+        flow = model(features=len(about["targets"]), context=len(about["inputs"]))
         self.posterior = InUserUnits(
-            model(features=len(about["targets"]), context=len(about["inputs"])),
+            AroundRegression(flow, **about["baselines"]["linear"]) if start == "regression" else flow,
             target=from_json(about["target_transform"]),
             context=from_json(about["context_transform"]),
         )
@@ -84,10 +92,13 @@ class MergerPosterior(nn.Module):
         return out
 
     def sample(self, context: Tensor) -> Tensor:
-        """Posterior draws `[B, S, 6]` for inputs `[B, 7]`, both in the catalogue's units."""
+        """Posterior draws `[B, S, 6]` for inputs `[B, 7]`, both in the catalogue's units.
+
+        The catalogue caps the mass ratio at 1, where a share of its mergers sit; so does this, for draws beyond.
+        """
         rows = max(1, self.row_budget // self.draws)
         parts = [self.posterior(part).sample((self.draws,)) for part in context.split(rows)]
-        return torch.cat(parts, dim=1).transpose(0, 1)
+        return _capped(torch.cat(parts, dim=1).transpose(0, 1))
 
     def outside(self, samples: Tensor, context: Tensor) -> Tensor:
         """Share of each object's draws that lie outside the physical support, per target `[B, 6]`."""
@@ -107,7 +118,7 @@ class MergerPosterior(nn.Module):
         strangers = self.posterior.flow(w[order]).log_prob(z)  # the same mergers, given the inputs of other clusters
         volume = ladj.sum(-1)
         scaled = self.linear.sample(w, self.draws)
-        straight = self.posterior.target.inverse(scaled, context).transpose(0, 1)
+        straight = _capped(self.posterior.target.inverse(scaled, context).transpose(0, 1))
         return {
             "log_prob": log_prob,
             "log_prob_scaled": log_prob_scaled,
@@ -174,6 +185,12 @@ _LIKELIHOODS = {
 }
 
 
+def _capped(samples: Tensor) -> Tensor:
+    """No mass ratio above 1."""
+    capped = samples[..., RATIO].clamp(max=TARGETS[RATIO].high)
+    return torch.cat([samples[..., :RATIO], capped.unsqueeze(-1), samples[..., RATIO + 1 :]], -1)
+
+
 def _per_target(name: str, values: Tensor) -> dict[str, float]:
     return {f"{name}_{column.symbol}": value for column, value in zip(TARGETS, values.tolist(), strict=True)}
 
@@ -214,4 +231,4 @@ class _DrawFromNoise(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         context = batch["context"]
         scaled = self.posterior.flow(self.posterior.context(context)[0]).transform.inv(batch["noise"])
-        return {"draw": self.posterior.target.inverse(scaled, context)}
+        return {"draw": _capped(self.posterior.target.inverse(scaled, context))}

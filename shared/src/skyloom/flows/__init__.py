@@ -6,6 +6,7 @@ flow(x).sample((300,))     # [300, B, D], in the units of y
 """
 
 from skyloom.flows.glow import GlowCoupling
+from skyloom.flows.regression import AroundRegression
 from skyloom.flows.transforms import (
     Affine,
     Chain,
@@ -15,6 +16,8 @@ from skyloom.flows.transforms import (
     Log,
     Logit,
     PerColumn,
+    Relative,
+    Saturation,
     Standardise,
     Whiten,
     from_json,
@@ -23,6 +26,7 @@ from skyloom.flows.units import InUserUnits, UserUnitsDistribution
 
 __all__ = [
     "Affine",
+    "AroundRegression",
     "Chain",
     "Complement",
     "DataTransform",
@@ -32,6 +36,8 @@ __all__ = [
     "Log",
     "Logit",
     "PerColumn",
+    "Relative",
+    "Saturation",
     "Standardise",
     "UserUnitsDistribution",
     "Whiten",

@@ -27,6 +27,8 @@ __all__ = [
     "Log",
     "Logit",
     "PerColumn",
+    "Relative",
+    "Saturation",
     "Standardise",
     "Whiten",
     "from_json",
@@ -206,6 +208,71 @@ class Logit(DataTransform):
         return torch.isfinite(y) & (y > self._as("low", y)) & (y < self._as("high", y))
 
 
+class Saturation(DataTransform):
+    """`z = u / (1 - u^k)^(1/k)`, `u = y / ceiling`, for `0 < y < ceiling`: `z` is `u` itself until close to the ceiling.
+
+    The inverse is a quantity that cannot exceed its ceiling, however large `z`; `k` is how sharply it turns.
+    """
+
+    kind = "saturation"
+    ceiling: Tensor
+    sharpness: Tensor
+
+    def __init__(self, ceiling: float = 1.0, sharpness: float = 8.0) -> None:
+        super().__init__()
+        if ceiling <= 0 or sharpness <= 0:
+            raise ValueError(f"a saturation needs a positive ceiling and sharpness, found {ceiling} and {sharpness}")
+        self._constant("ceiling", ceiling)
+        self._constant("sharpness", sharpness)
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        ceiling, k = self._as("ceiling", y), self._as("sharpness", y)
+        u = y / ceiling
+        room = torch.log1p(-(u**k)) / k
+        return u * torch.exp(-room), -(k + 1) * room - ceiling.log()
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        k, log = self._as("sharpness", z), z.log()
+        return self._as("ceiling", z) * torch.exp(log - nn.functional.softplus(k * log) / k)
+
+    def supports(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.isfinite(y) & (y > 0) & (y < self._as("ceiling", y))
+
+
+class Relative(DataTransform):
+    """`z_column = y_column * y_over / y_to`, the other columns as they are: one column in units of the ratio of two others.
+
+    Where a column nearly is that ratio, the joint density is close to a sheet, on which a flow builds huge Jacobians; what
+    the column differs by is a direction of its own, and an ordinary one.
+    """
+
+    kind = "relative"
+
+    def __init__(self, column: int, to: int, over: int) -> None:
+        super().__init__()
+        self.column, self.to_column, self.over_column = int(column), int(to), int(over)
+        if len({self.column, self.to_column, self.over_column}) < 3:
+            raise ValueError("the column and the two that make the ratio must be three different ones")
+
+    def _with(self, y: Tensor, values: Tensor) -> Tensor:
+        place = torch.arange(y.shape[-1], device=y.device) == self.column
+        return torch.where(place, values.unsqueeze(-1), y)
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        factor = y[..., self.over_column] / y[..., self.to_column]
+        return self._with(y, y[..., self.column] * factor), self._with(torch.zeros_like(y), factor.log())
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._with(z, z[..., self.column] * z[..., self.to_column] / z[..., self.over_column])
+
+    def supports(self, y: Tensor, context: Tensor | None = None) -> Tensor:
+        positive = (y[..., self.over_column] > 0) & (y[..., self.to_column] > 0)
+        return torch.isfinite(y) & self._with(torch.ones_like(y, dtype=torch.bool), positive)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "column": self.column, "to": self.to_column, "over": self.over_column}
+
+
 class Complement(DataTransform):
     """`z = offset + slope * context[..., column] - y`: what is left of a quantity that the context fixes.
 
@@ -256,19 +323,21 @@ class Chain(DataTransform):
         return y, total
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        step: Any
         for step in reversed(list(self.steps)):
             z = step.inverse(z, context)
         return z
 
     def supports(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         inside = torch.ones_like(y, dtype=torch.bool)
+        step: Any
         for step in self.steps:
             inside = inside & step.supports(y, context)
             y, _ = step(y, context)
         return inside
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "steps": [step.to_json() for step in self.steps]}
+        return {"kind": self.kind, "steps": [_described(step) for step in self.steps]}
 
 
 class PerColumn(DataTransform):
@@ -280,7 +349,7 @@ class PerColumn(DataTransform):
         super().__init__()
         self.columns = nn.ModuleList(columns)
 
-    def _pairs(self, y: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    def _pairs(self, y: Tensor) -> list[tuple[Any, Tensor]]:
         if y.shape[-1] != len(self.columns):
             raise ValueError(f"expected {len(self.columns)} columns on the last axis, found shape {tuple(y.shape)}")
         return list(zip(self.columns, y.split(1, dim=-1), strict=True))
@@ -296,7 +365,11 @@ class PerColumn(DataTransform):
         return torch.cat([step.supports(column, context) for step, column in self._pairs(y)], -1)
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "columns": [step.to_json() for step in self.columns]}
+        return {"kind": self.kind, "columns": [_described(step) for step in self.columns]}
+
+
+def _described(step: Any) -> dict[str, Any]:
+    return step.to_json()
 
 
 def from_json(description: Mapping[str, Any]) -> DataTransform:
@@ -305,9 +378,8 @@ def from_json(description: Mapping[str, Any]) -> DataTransform:
     >>> from_json({"kind": "log", "floor": 0.5}).inverse(torch.zeros(1))
     tensor([1.5000])
     """
-    kinds: dict[str, Callable[..., DataTransform]] = {
-        each.kind: each for each in (Identity, Affine, Standardise, Whiten, Log, Logit, Complement)
-    }
+    single = (Identity, Affine, Standardise, Whiten, Log, Logit, Saturation, Relative, Complement)
+    kinds: dict[str, Callable[..., DataTransform]] = {each.kind: each for each in single}
     arguments = dict(description)
     kind = arguments.pop("kind", None)
     if kind == "chain":
