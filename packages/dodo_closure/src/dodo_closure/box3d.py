@@ -22,11 +22,11 @@ from torch import Tensor
 
 from dodo_closure.conserve import limit
 from dodo_closure.fluxes import density, flux, flux_factor, heavy_average, is_physical, length, total_density
-from dodo_closure.minerbo import Minerbo, minerbo
+from dodo_closure.minerbo import Minerbo, maximum_entropy
 from dodo_closure.quadrature import CrossingAware, Product, Rule, frames
 from skyloom.errors import DataError
 
-__all__ = ["STEEPEST", "Conversion", "Diagnostics", "box3d", "convert", "crossing_frames"]
+__all__ = ["STEEPEST", "Conversion", "Diagnostics", "asymptotic_state", "convert", "crossing_frames"]
 
 STEEPEST = 0.98  # flux factor that the default rule still resolves; steeper beams are integrated as this steep
 _NONE = 1e-12  # of N: a smaller side below this is round-off, and the state is stable
@@ -84,7 +84,7 @@ def crossing_frames(moments: Tensor, closure: Minerbo) -> Tensor:
     coarse = frames(current, seconds)
     directions, weights = Product(16, 32)(lambda n: n, coarse)
     side = torch.where(torch.einsum("s,bs->b", signs, density(moments)) >= 0, -1.0, 1.0)
-    smaller = weights * (lepton_excess(closure(directions)) * side[:, None]).clamp(min=0.0)
+    smaller = weights * (lepton_excess(closure.along(directions)) * side[:, None]).clamp(min=0.0)
     centre = torch.einsum("bk,bki->bi", smaller, directions)
     centre = torch.where(length(centre)[:, None] > 1e-6 * smaller.sum(dim=1, keepdim=True), centre, current)
     centre = centre / length(centre).clamp(min=1e-30)[:, None]
@@ -95,7 +95,7 @@ def crossing_frames(moments: Tensor, closure: Minerbo) -> Tensor:
 def convert(
     intensity: Callable[[Tensor], Tensor], moments: Tensor, frame: Tensor, rule: Rule, smooth: bool = False, p0: float = 1 / 3
 ) -> Conversion:
-    """Mix (e, ebar, x, xbar), given as intensities [B, 4, K] along directions [B, K, 3] with four-fluxes `moments` [B, 4, 4]."""
+    """Mix (e, ebar, x, xbar): intensities [B, 4, K] along directions [B, K, 3], whose four-fluxes are `moments` [B, 4, 4]."""
     directions, weights = rule(lambda n: lepton_excess(intensity(n)), frame)
     value = intensity(directions)
     net = torch.einsum("s,bs->b", _SIGNS.to(moments), density(moments))
@@ -111,10 +111,10 @@ def convert(
     if smooth:
         spread = _spread(excess, outside, smaller)
         part = torch.where(excess > 0, weights, weights * spread)
-        change = torch.einsum("bk,bsk,bki->bsi", part, to_electron, ones)
+        change = (part[:, None] * to_electron) @ ones
     else:
         part = torch.where(excess > 0, weights, torch.zeros_like(weights))
-        small_side = torch.einsum("bk,bsk,bki->bsi", part, to_electron, ones)
+        small_side = (part[:, None] * to_electron) @ ones
         share = ratio[:, None, None]
         change = share * (moments[:, 2:] - moments[:, :2]) + (1 - share) * small_side
     change = torch.where(unstable[:, None, None], (1 - p0) * change, torch.zeros_like(change))
@@ -140,12 +140,12 @@ def _spread(excess: Tensor, outside: Tensor, smaller: Tensor) -> Tensor:
     return h * (smaller / torch.where(total > 0, total, torch.ones_like(total)))[:, None]
 
 
-def box3d(
+def asymptotic_state(
     F: Tensor,
     rule: Rule | None = None,
     *,
     smooth: bool = False,
-    average_heavies: bool = True,
+    average_heavies: bool = False,
     p0: float = 1 / 3,
 ) -> tuple[Tensor, Diagnostics]:
     """Four-fluxes [..., 2, 3, 4] after fast flavor conversion, in the unit of `F`, and diagnostics [...].
@@ -155,12 +155,13 @@ def box3d(
     Args:
         rule: over the sphere; None is `CrossingAware()`
         smooth: the variant whose survival probability is continuous at the crossing
-        average_heavies: give mu and tau the same final four-flux, else keep their initial difference
+        average_heavies: give mu and tau the same final four-flux, which does not keep their net numbers apart; else each
+            changes by the mean's change (the same thing where they are equal), shortened if one has too little to give
         p0: survival on the smaller side; 1/n for n mixed flavors
 
     >>> beam = torch.zeros(2, 3, 4, dtype=torch.float64)
     >>> beam[0, 0], beam[1, 0] = torch.tensor([0, 0, 1 / 3, 1.0]), torch.tensor([0, 0, -1 / 3, 1.0])
-    >>> after, _ = box3d(beam)
+    >>> after, _ = asymptotic_state(beam)
     >>> after[0, :, 3].tolist()     # a third of the neutrinos in each flavor
     [0.33333333333333..., 0.33333333333333..., 0.33333333333333...]
     """
@@ -180,10 +181,11 @@ def box3d(
     final = torch.cat([final for final, _ in parts]) * total[:, None, None, None]
     kept = torch.cat([conversion.unstable for _, conversion in parts])[:, None, None, None] & valid[:, None, None, None]
     final = torch.where(kept, final, torch.where(valid[:, None, None, None], rows, torch.full_like(rows, torch.nan)))
-    columns = [torch.cat([c[k] for _, c in parts]) for k in range(1, 5)]
-    diagnostics = Diagnostics(*columns, flux_factor(states).amax(dim=(-2, -1)) > STEEPEST, valid)
+    smaller, larger, survival, unstable = (torch.cat([c[k] for _, c in parts]) for k in range(1, 5))
+    steep = flux_factor(states).amax(dim=(-2, -1)) > STEEPEST
     shape = F.shape[:-3]
-    return final.reshape(F.shape), Diagnostics(*(column.reshape(shape) for column in diagnostics))
+    columns = (column.reshape(shape) for column in (smaller, larger, survival, unstable, steep, valid))
+    return final.reshape(F.shape), Diagnostics._make(columns)
 
 
 def _chunk_rows(rule: Rule | None) -> int:
@@ -193,10 +195,10 @@ def _chunk_rows(rule: Rule | None) -> int:
 
 
 def _normalised(F: Tensor, rule: Rule, smooth: bool, average_heavies: bool, p0: float) -> tuple[Tensor, Conversion]:
-    """`box3d` of physical rows [B, 2, 3, 4] with N = 1; stable rows are the caller's business."""
+    """`asymptotic_state` of physical rows [B, 2, 3, 4] with N = 1; stable rows are the caller's business."""
     moments = heavy_average(F)
-    closure = minerbo(moments, STEEPEST)
-    conversion = convert(closure, moments, crossing_frames(moments, closure), rule, smooth, p0)
+    closure = maximum_entropy(moments, STEEPEST)
+    conversion = convert(closure.along, moments, crossing_frames(moments, closure), rule, smooth, p0)
     start = F
     if average_heavies:
         start = torch.cat([F[..., :1, :], moments[:, 2:, None, :].expand(-1, -1, 2, -1)], dim=-2)

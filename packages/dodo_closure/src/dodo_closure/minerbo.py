@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dodo_closure.fluxes import density, flux, flux_factor, length
 
-__all__ = ["Minerbo", "crossing_discriminant", "inverse_langevin", "langevin", "minerbo"]
+__all__ = ["Minerbo", "crossing_discriminant", "inverse_langevin", "langevin", "maximum_entropy"]
 
 # L(Z) = sum_k c_k Z^(2k-1), c_k = (-1)^(k+1) 2 zeta(2k) / pi^(2k); ten terms reach 1e-16 for Z < 0.5
 _SERIES = [(-1) ** (k + 1) * 2 * float(zeta(2 * k)) / math.pi ** (2 * k) for k in range(1, 11)]
@@ -64,8 +64,8 @@ class Minerbo(NamedTuple):
     peak: Tensor
     z: Tensor
 
-    def __call__(self, directions: Tensor) -> Tensor:
-        """Number per steradian [..., S, K] of species [..., S] along unit vectors [..., K, 3]; its exponent is never positive."""
+    def along(self, directions: Tensor) -> Tensor:
+        """Number per steradian [..., S, K] of species [..., S] along unit vectors [..., K, 3]; no exponent is positive."""
         exponent = self.z @ directions.transpose(-1, -2) - length(self.z)[..., None]
         return self.peak[..., None] * torch.exp(exponent.clamp(max=0.0))
 
@@ -75,7 +75,7 @@ class Minerbo(NamedTuple):
         return torch.log(self.peak) - length(self.z)
 
 
-def minerbo(F: Tensor, largest_flux_factor: float = 1 - 1e-6) -> Minerbo:
+def maximum_entropy(F: Tensor, largest_flux_factor: float = 1 - 1e-6) -> Minerbo:
     """The distribution of every four-flux [..., 4]; flux factors above `largest_flux_factor` are lowered to it.
 
     No flux means isotropy, no density means nothing; neither gives NaN.
@@ -98,7 +98,7 @@ def crossing_discriminant(electron: Tensor, electron_anti: Tensor) -> tuple[Tens
     For four-fluxes [..., 4] of nu_e and nubar_e when nu_x = nubar_x: positive where the electron lepton number changes
     sign over the sphere (Richers 2022, Phys. Rev. D 106, 083005). mu_c means nothing elsewhere.
     """
-    a, b = minerbo(electron), minerbo(electron_anti)
+    a, b = maximum_entropy(electron), maximum_entropy(electron_anti)
     axis = length(a.z - b.z)
     step = a.log_mean - b.log_mean
     return axis**2 - step**2, -step / axis

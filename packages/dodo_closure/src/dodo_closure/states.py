@@ -13,7 +13,7 @@ from dodo_closure.fluxes import four_flux, total_density
 from skyloom.errors import ConfigError, nearest
 from skyloom.run.seeds import torch_generator
 
-__all__ = ["FAMILIES", "NSM", "random_rotations", "state", "states"]
+__all__ = ["FAMILIES", "NSM", "draw_states", "random_rotations", "state"]
 
 # Points of a neutron-star merger: densities (nu_e, nubar_e, each heavy) in 1/cm^3 and flux factor vectors
 NSM: dict[str, tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]] = {
@@ -143,11 +143,11 @@ def rotate(F: Tensor, rotation: Tensor) -> Tensor:
     return four_flux(F[..., 3], (rotation.reshape(-1, 1, 1, 3, 3) @ F[..., :3, None])[..., 0])
 
 
-def states(family: str, rows: int, seed: int = 0) -> Tensor:
+def draw_states(family: str, rows: int, seed: int = 0) -> Tensor:
     """`rows` synthetic states of a family, [rows, 2, 3, 4] in 1/cm^3; the same seed gives the same bytes.
 
-    >>> F = states("merger", 5, seed=1)
-    >>> F.shape, bool((F == states("merger", 5, seed=1)).all())
+    >>> F = draw_states("merger", 5, seed=1)
+    >>> F.shape, bool((F == draw_states("merger", 5, seed=1)).all())
     (torch.Size([5, 2, 3, 4]), True)
     """
     if family not in FAMILIES:

@@ -15,7 +15,7 @@ from torch import Tensor
 from dodo_closure.box3d import STEEPEST, convert, crossing_frames
 from dodo_closure.conserve import limit
 from dodo_closure.fluxes import heavy_average, total_density
-from dodo_closure.minerbo import Minerbo, minerbo
+from dodo_closure.minerbo import Minerbo, maximum_entropy
 from dodo_closure.quadrature import CrossingAware, Lebedev, Rule
 from skyloom.run.seeds import torch_generator
 
@@ -25,31 +25,36 @@ _TERMS = 4  # directions v_k of each degree
 
 
 class Perturbed:
-    """Minerbo intensities of (e, ebar, x, xbar), times 1 + q; call with directions [B, K, 3]."""
+    """Minerbo intensities of (e, ebar, x, xbar), times 1 + q.
 
-    def __init__(self, closure: Minerbo, centres: Tensor, weights: Tensor, linear: Tensor):
-        self.closure, self.centres, self.weights, self.linear = closure, centres, weights, linear
+    `high` [B, 4, 4, 9] are the coefficients of n_i n_j (n_l, 1) in q, `low` [B, 4, 4] those of (n, 1).
+    """
 
-    def shape(self, directions: Tensor) -> Tensor:
-        """q without its linear part: [B, 4, K]."""
-        return _harmonics(directions, self.centres, self.weights)
+    def __init__(self, closure: Minerbo, high: Tensor, low: Tensor):
+        self.closure, self.high, self.low = closure, high, low
 
-    def __call__(self, directions: Tensor) -> Tensor:
-        ones = torch.cat([directions, torch.ones_like(directions[..., :1])], dim=-1)
-        q = self.shape(directions) + self.linear @ ones.transpose(1, 2)
-        return self.closure(directions) * (1 + q)
+    def along(self, directions: Tensor) -> Tensor:
+        return self.closure.along(directions) * (1 + self.deviation(directions))
+
+    def deviation(self, directions: Tensor) -> Tensor:
+        """q [B, 4, K]."""
+        pairs = torch.einsum("bki,bkj->bijk", directions, directions).flatten(1, 2)
+        ones = _with_one(directions).transpose(1, 2)
+        high = (self.high.flatten(1, 2) @ pairs).unflatten(1, (4, 4))
+        return ((high + self.low[..., None]) * ones[:, None]).sum(dim=2)
 
 
-def _harmonics(directions: Tensor, centres: Tensor, weights: Tensor) -> Tensor:
-    """sum_k u_k P_2(n . v_k) + w_k P_3(n . v_k) for centres [B, 4, 2, T, 3] and weights [B, 4, 2, T]: [B, 4, K]."""
-    # as polynomials in n: the tensors sum_k u_k v_k v_k and sum_k w_k v_k v_k v_k are made once per row
-    second = torch.einsum("bst,bsti,bstj->bsij", weights[:, :, 0], centres[:, :, 0], centres[:, :, 0])
-    third = torch.einsum("bst,bsti,bstj,bstl->bsijl", weights[:, :, 1], *[centres[:, :, 1]] * 3)
-    pairs = torch.einsum("bki,bkj->bkij", directions, directions).flatten(2)
-    p2 = 1.5 * second.flatten(2) @ pairs.transpose(1, 2) - 0.5 * weights[:, :, 0].sum(-1, keepdim=True)
-    cubic = torch.einsum("bsim,bkm,bki->bsk", third.flatten(3), pairs, directions)
-    vector = torch.einsum("bst,bsti->bsi", weights[:, :, 1], centres[:, :, 1])
-    return p2 + 2.5 * cubic - 1.5 * vector @ directions.transpose(1, 2)
+def _with_one(directions: Tensor) -> Tensor:
+    return torch.cat([directions, torch.ones_like(directions[..., :1])], dim=-1)
+
+
+def _harmonics(centres: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The polynomial sum_k u_k P_2(n . v_k) + w_k P_3(n . v_k) of centres [B, 4, 2, T, 3] and weights [B, 4, 2, T]."""
+    (v2, v3), (u, w) = centres.unbind(dim=2), weights.unbind(dim=2)
+    third = 2.5 * torch.einsum("bst,bsti,bstj,bstl->bslij", w, v3, v3, v3).flatten(3)
+    second = 1.5 * torch.einsum("bst,bsti,bstj->bsij", u, v2, v2).flatten(2)
+    low = torch.cat([-1.5 * torch.einsum("bst,bsti->bsi", w, v3), -0.5 * u.sum(dim=-1, keepdim=True)], dim=-1)
+    return torch.cat([third, second[:, :, None]], dim=2), low
 
 
 def perturbed_distributions(moments: Tensor, amplitude: float, generator: torch.Generator) -> Perturbed:
@@ -65,28 +70,27 @@ def perturbed_distributions(moments: Tensor, amplitude: float, generator: torch.
     # <P_l^2> = 1/(2l+1); each degree carries half of the variance
     rms = (torch.tensor([1 / 5, 1 / 7], dtype=dtype) * 2 * _TERMS).sqrt()
     weights = amplitude * weights / rms[:, None]
-    closure = minerbo(moments, STEEPEST)
-    directions, w = Lebedev(47)(closure, torch.eye(3, dtype=dtype).expand(rows, 3, 3))
-    linear = _moment_keeping(closure(directions) * w[:, None], _harmonics(directions, centres, weights), directions)
-    ones = torch.cat([directions, torch.ones_like(directions[..., :1])], dim=-1)
-    q = _harmonics(directions, centres, weights) + linear @ ones.transpose(1, 2)
-    shrink = (0.8 / q.abs().amax(dim=2).clamp(min=1e-12)).clamp(max=1.0)
-    return Perturbed(closure, centres, weights * shrink[..., None, None], linear * shrink[..., None])
+    closure = maximum_entropy(moments, STEEPEST)
+    directions, w = Lebedev(47)(closure.along, torch.eye(3, dtype=dtype).expand(rows, 3, 3))
+    perturbed = Perturbed(closure, *_harmonics(centres, weights))
+    q = perturbed.deviation(directions)
+    keeping = _moment_keeping(closure.along(directions) * w[:, None], q, directions)
+    q = q + keeping @ _with_one(directions).transpose(1, 2)
+    shrink = (0.8 / q.abs().amax(dim=2).clamp(min=1e-12)).clamp(max=1.0)[..., None]
+    return Perturbed(closure, perturbed.high * shrink[..., None], (perturbed.low + keeping) * shrink)
 
 
 def _moment_keeping(measure: Tensor, q: Tensor, directions: Tensor) -> Tensor:
     """(beta, alpha) [B, 4, 4] with int f (q + alpha + beta . n) (n, 1) dOmega = 0, for f dOmega = `measure` [B, 4, K]."""
-    ones = torch.cat([directions, torch.ones_like(directions[..., :1])], dim=-1)
+    ones = _with_one(directions)
     measure = measure / measure.sum(dim=2, keepdim=True).clamp(min=1e-300)
-    gram = torch.einsum("bsk,bki,bkj->bsij", measure, ones, ones)
+    gram = torch.einsum("bsk,bkp->bsp", measure, torch.einsum("bki,bkj->bkij", ones, ones).flatten(2)).unflatten(2, (4, 4))
     gram = gram + torch.eye(4, dtype=gram.dtype) * (gram.abs().amax(dim=(-2, -1), keepdim=True) == 0)
-    target = torch.einsum("bsk,bsk,bki->bsi", measure, q, ones)
+    target = (measure * q) @ ones
     return -torch.linalg.solve(gram, target)
 
 
-def perturbed_final_state(
-    F: Tensor, amplitude: float, seed: int, rule: Rule | None = None, chunk: int = 64
-) -> Tensor:
+def perturbed_final_state(F: Tensor, amplitude: float, seed: int, rule: Rule | None = None, chunk: int = 64) -> Tensor:
     """Synthetic (T1) final four-fluxes [B, 2, 3, 4] of initial ones with nu_mu = nu_tau, in their unit."""
     generator = torch_generator(seed, "dodo_closure", "perturbed angles")
     total = total_density(F)[:, None, None, None]
@@ -95,6 +99,6 @@ def perturbed_final_state(
         moments = heavy_average(part)
         angles = perturbed_distributions(moments, amplitude, generator)
         frame = crossing_frames(moments, angles.closure)
-        electron = convert(angles, moments, frame, rule or CrossingAware(), smooth=True).change[:, :, None]
+        electron = convert(angles.along, moments, frame, rule or CrossingAware(), smooth=True).change[:, :, None]
         parts.append(limit(part, part + torch.cat([electron, -electron / 2, -electron / 2], dim=-2)))
     return torch.cat(parts) * total
