@@ -9,6 +9,7 @@ import torch
 from muonflow import BundleGenerator, read_events
 from skyloom.launch.__main__ import main
 from skyloom.run import list_runs
+from skyloom.run.files import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +27,9 @@ def test_train_then_generate(tmp_path, monkeypatch):
     (run,) = list_runs(tmp_path / "runs", "muonflow", "nsf_small")
     assert run.result["synthetic"] is True
     assert {"test/nll_excess", "test/cond_gain", "test/multiplicity_tv"} <= run.result["metrics"].keys()
-    assert len(list((run.directory / "figures").glob("*.png"))) == 5
+    drawn = read_json(run.directory / "figures" / "figures.json")
+    assert [d["file"] for d in drawn] == [f"{n}.png" for n in ("energy", "lateral", "multiplicity", "survival", "likelihood")]
+    assert all("Synthetic" in d["caption"] and (run.directory / "figures" / d["file"]).stat().st_size > 5000 for d in drawn)
     primaries = pd.DataFrame({"E0_GeV": [1e5, 1e6], "zenith_rad": 0.3, "A": [1, 56], "depth_m": 1500.0, "event_id": ["a", "b"]})
     primaries.to_parquet(tmp_path / "primaries.parquet")
     launch(

@@ -120,7 +120,7 @@ def _thinned(some: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def multiplicities(p: Arrays, path: Path, exact: bool, label: str) -> Arrays:
-    """P(N | N >= 1) observed, predicted and exact, in quartiles of log E0 of the events that have muons."""
+    """P(N | N >= 1) observed, predicted and exact, in four ranges of E0: the lower half of the events, and on to the highest 5%."""
     log_energy, some = np.log10(p["condition"][:, 0]), p["count"] > 0
     bounds = np.quantile(log_energy[some], [0, 0.5, 0.8, 0.95, 1])
     bounds[-1] += 1e-6
@@ -175,7 +175,7 @@ def survival(p: Arrays, path: Path, exact: bool, label: str) -> Arrays:
     left = total - filled
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.sqrt(1 / filled + _sums(reach, empty * weight**2, edges) / left**2)
-    curves["error"] = np.nan_to_num(curves["observed"] * (1 - curves["observed"]) * relative)
+        curves["error"] = np.nan_to_num(curves["observed"] * (1 - curves["observed"]) * relative)
     reference = curves["exact" if exact else "predicted"]
     centre = np.sqrt(edges[1:] * edges[:-1])
     there = (filled > 0) & (reference > 0)
