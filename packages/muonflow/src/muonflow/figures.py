@@ -120,7 +120,7 @@ def _thinned(some: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def multiplicities(p: Arrays, path: Path, exact: bool, label: str) -> Arrays:
-    """P(N | N >= 1) observed, predicted and exact, in four ranges of E0: the lower half of the events, and on to the highest 5%."""
+    """P(N | N >= 1) observed, predicted and exact; ranges of E0 are cut at 50, 80 and 95% of the events with muons."""
     log_energy, some = np.log10(p["condition"][:, 0]), p["count"] > 0
     bounds = np.quantile(log_energy[some], [0, 0.5, 0.8, 0.95, 1])
     bounds[-1] += 1e-6
