@@ -47,7 +47,7 @@ def test_each_package_has_defaults_and_an_experiment(pkg):
     assert experiments(pkg)
 
 
-@pytest.mark.parametrize("preset", ["one_step", "overfit"])
+@pytest.mark.parametrize("preset", ["one_step", "overfit", "profiler"])
 def test_debug_presets_compose(preset):
     resolve(compose_config(["pkg=lensfind", f"+debug={preset}"]))
 

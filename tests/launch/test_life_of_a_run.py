@@ -8,8 +8,8 @@ import time
 import pandas as pd
 import pytest
 import torch
-from conftest import PACKAGE
 
+from conftest import PACKAGE
 from skyloom.data.tables import read_columns
 from skyloom.run import list_runs
 
@@ -225,3 +225,11 @@ def test_a_mistake_has_no_traceback_unless_asked(checkout):
     assert plain.code == debug.code == 2
     assert checkout.newest().status == "failed"
     assert "fewer than one batch" in json.loads((checkout.newest().directory / "result.json").read_text())["reason"]
+
+
+def test_debug_presets_do_what_they_say(checkout):
+    assert checkout.call("train", *SMOKE, "+debug=one_step").code == 0
+    assert checkout.newest().rows()[-1]["step"] == 1
+    assert checkout.call("train", *SMOKE, "+debug=profiler", "trainer.epochs=2", "trainer.profile=3").code == 0
+    assert "aten::" in (checkout.newest().directory / "profile" / "table.txt").read_text()
+    assert json.loads((checkout.newest().directory / "profile" / "trace.json").read_text())["traceEvents"]

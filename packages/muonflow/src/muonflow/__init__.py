@@ -10,8 +10,9 @@
 Names and modules are loaded on first use, so that importing the package is quick.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from skyloom.lazily import lazily
 
 if TYPE_CHECKING:
     from muonflow.data import from_parquet, synthetic
@@ -52,14 +53,4 @@ __all__ = [
     "write_events",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"muonflow.{_HOME[name]}"), name)
-    if name in _MODULES:
-        return import_module(f"muonflow.{name}")
-    raise AttributeError(f"module 'muonflow' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_MODULES})
+__getattr__, __dir__ = lazily(__name__, _HOME, _MODULES)

@@ -62,16 +62,9 @@ class BundleGenerator:
     @classmethod
     def from_run(cls, run: str | Path) -> "BundleGenerator":
         """The best weights of a run directory."""
-        from hydra.utils import instantiate
+        from skyloom.training.saved import load_task
 
-        from skyloom.run import Run
-        from skyloom.training.checkpoints import load_best
-
-        opened = Run.open(run)
-        best = load_best(opened.checkpoints)
-        task = instantiate(opened.config["task"], _convert_="all")(about=best["about"])
-        task.load_state_dict(best["task"])
-        return cls(task)
+        return cls(load_task(run)[0])
 
     @torch.no_grad()
     def __call__(

@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from skyloom.errors import ConfigError, MissingFile
-from skyloom.launch.build import build
+from skyloom.launch.build import build, check_targets
 from skyloom.launch.training import _runs_dir
 from skyloom.launch.words import take
 from skyloom.run import Run, find_run, judge_goals
 from skyloom.training.progress import said
 
-__all__ = ["best_task", "evaluate", "export", "predict"]
+__all__ = ["evaluate", "export", "predict"]
 
 
 def evaluate(words: list[str]) -> int:
@@ -21,10 +22,11 @@ def evaluate(words: list[str]) -> int:
     from skyloom.metrics import Estimate
     from skyloom.report import write_report
     from skyloom.training import workflow
+    from skyloom.training.saved import load_task
 
     run, config, _ = _named(words)
     fabric, loop = _loop(config)
-    task, about = best_task(run, config)
+    task, about = load_task(run)
     data = build(config, "data")
     if data.about["fingerprint"] != about["fingerprint"]:
         raise ConfigError(
@@ -56,7 +58,9 @@ def predict(words: list[str]) -> int:
     target = Path(own.get("output") or run.directory / "predictions" / f"{source.stem}.parquet")
     if target.exists() and "output" in own:
         raise ConfigError(f"output={target} exists already and is not overwritten: name another file.")
-    task, about = best_task(run, config)
+    from skyloom.training.saved import load_task
+
+    task, about = load_task(run)
     _, loop = _loop(config)
     task = task.to(loop.fabric.device) if loop.fabric is not None else task
 
@@ -75,7 +79,9 @@ def export(words: list[str]) -> int:
     import torch
 
     run, config, own = _named(words, "output")
-    task, _ = best_task(run, config)
+    from skyloom.training.saved import load_task
+
+    task, _ = load_task(run)
     if not hasattr(task, "example"):
         raise ConfigError(f"the task of pkg={config['pkg']} gives no `example()` batch, so it cannot be exported.")
     module = task.exportable() if hasattr(task, "exportable") else _Predicting(task)
@@ -98,26 +104,21 @@ def export(words: list[str]) -> int:
     return 0
 
 
-def best_task(run: Run, config: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The task with the run's best weights, and what it knows of its data."""
-    from skyloom.training.checkpoints import load_best
-
-    best = load_best(run.checkpoints)
-    task = build(config, "task")(about=best["about"])
-    task.load_state_dict(best["task"])
-    return task.eval(), best["about"]
-
-
 def _named(words: list[str], *names: str) -> tuple[Run, dict[str, Any], dict[str, str]]:
     own, rest = take(words, "run", "pkg", *names)
     if "run" not in own:
         raise ConfigError("say which run: run=<directory or a unique part of it>; run=last is the newest.")
     run = find_run(own["run"], _runs_dir(rest))
     run.writable = True
-    extra = [word for word in rest if not word.startswith("runs_dir=")]
     config = run.config
-    if extra:
-        raise ConfigError(f"{', '.join(extra)}: a saved run is used as it was recorded; only {', '.join(names)} may be given.")
+    for word in rest:
+        name, _, value = word.partition("=")
+        if name.startswith("predict.") and config.get("predict"):
+            config["predict"][name.removeprefix("predict.")] = OmegaConf.create(f"value: {value}").value
+        elif name != "runs_dir":
+            allowed = ", ".join([*names, "predict.<argument>"] if "input" in names else names) or "nothing else"
+            raise ConfigError(f"{word}: a saved run is used as it was recorded; beside run= it takes {allowed}.")
+    check_targets({"predict": config.get("predict")})
     return run, config, own
 
 

@@ -13,7 +13,7 @@ class Console(Tracker):
     """A compact line per validation row, through rich's shared console, so that it appears above a progress bar.
 
     The line shows the epoch, the step, the latest training loss, the objective (with `*` when it is the best so far)
-    and further validation metrics, at most `columns` of them.
+    and further validation metrics, those that a goal is about first, at most `columns` of them.
     """
 
     def __init__(self, columns: int = 5):
@@ -29,6 +29,7 @@ class Console(Tracker):
         tags: Sequence[str] = (),
     ) -> None:
         self._objectives = objectives(config)
+        self._goals = [str(goal["metric"]).replace("test/", "val/", 1) for goal in config.get("goals") or []]
         self._best: dict[str, float] = {}
         self._training_loss: float | None = None
 
@@ -51,7 +52,7 @@ class Console(Tracker):
         if not validation:
             return ""
         epoch = row.get("epoch")
-        order = [*self._objectives, "val/loss", *validation]
+        order = [*self._objectives, *self._goals, "val/loss", *validation]
         shown = [key for key in dict.fromkeys(order) if key in validation][: self.columns]
         parts = [] if epoch is None else [f"epoch {epoch:g}"]
         parts.append(f"step {step}")

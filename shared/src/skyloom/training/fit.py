@@ -5,7 +5,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
@@ -23,6 +23,7 @@ from skyloom.training import checkpoints
 from skyloom.training.averaging import Average
 from skyloom.training.loading import load
 from skyloom.training.order import Order
+from skyloom.training.profiling import Profiler
 from skyloom.training.progress import Bar, said
 from skyloom.training.schedules import Schedule
 from skyloom.training.task import Task
@@ -94,6 +95,7 @@ class Fit:
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = Average(cast(nn.Module, task), trainer.ema_decay) if trainer.ema_decay else None
         self.progress = Progress()
+        self.profiler: Profiler | None = None
         self.best: dict[str, Any] | None = None
         self.order = Order(
             len(data.train),
@@ -115,7 +117,7 @@ class Fit:
     def epochs(self) -> None:
         p, settings = self.progress, self.settings
         total = settings.epochs * self.per_epoch
-        with Bar("training", total, p.step, self.quiet) as bar:
+        with Bar("training", total, p.step, self.quiet) as bar, self._profiled():
             while p.epoch < settings.epochs and not self._out_of_patience():
                 self.task.train()
                 self.epoch(bar)
@@ -142,6 +144,8 @@ class Fit:
             if p.step % self.settings.log_every == 0:
                 self.log_losses()
             bar.advance()
+            if self.profiler is not None:
+                self.profiler.step()
             self.boundary()
 
     def step(self, pieces: Iterator[tuple[np.ndarray, Batch]]) -> None:
@@ -381,7 +385,16 @@ class Fit:
         if weights is not None:
             self.task.load_state_dict(weights)
 
-    # ---------------------------------------------------------------- compilation
+    # ---------------------------------------------------------------- compilation, profile
+
+    @contextmanager
+    def _profiled(self) -> Iterator[None]:
+        steps = self.settings.profile
+        if not steps or self.run is None or self.quiet:
+            yield
+            return
+        with Profiler(self.run.directory / "profile", steps) as self.profiler:
+            yield
 
     def _compiled(self) -> Callable[[Batch], dict[str, Tensor]]:
         """The compiled losses; the first failure to compile falls back to the plain ones, with a warning."""

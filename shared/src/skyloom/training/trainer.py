@@ -51,6 +51,7 @@ class Trainer:
         limit_batches: batches per epoch and split at most, to try things
         log_every: steps between rows of training losses
         overfit: the same batches in every epoch, to see whether the model can learn them
+        profile: steps to profile; the table and the trace go into the run's directory
         workers: processes that fetch batches; 0 fetches in this one
         seed: of order, augmentation and every draw
     """
@@ -72,6 +73,7 @@ class Trainer:
     log_every: int = 50
     workers: int = 0
     overfit: bool = False
+    profile: int | None = None
     seed: int = 0
     quiet: bool = False
     fabric: Fabric | None = None
