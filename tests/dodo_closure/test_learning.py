@@ -1,6 +1,7 @@
 """States, the synthetic truth, the network's symmetries, and the scores."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def test_a_residual_of_the_wrong_unit_is_refused(data):
 
 
 def test_cached_rows_are_the_rows(tmp_path):
-    options = {"rows": 40, "heldout_rows": 5, "azimuths": 8, "panel": 8, "samples": 16, "block": 4}
+    options: dict[str, Any] = {"rows": 40, "heldout_rows": 5, "azimuths": 8, "panel": 8, "samples": 16, "block": 4}
     prints = {synthetic_t1(**options, cache_dir=cache).about["fingerprint"] for cache in (None, str(tmp_path), str(tmp_path))}
     assert len(prints) == 1
     assert len(list(tmp_path.rglob("*.npz"))) == 1
@@ -151,12 +152,17 @@ def test_invariants_golden_and_invariant():
 # -------------------------------------------------------------------------------------------------------------------- model
 
 
+def head(task: Closure) -> torch.nn.Linear:
+    assert isinstance(task.residual, EquivariantResidual)
+    return task.residual.head
+
+
 def closure(data, trained: bool) -> Closure:
     torch.manual_seed(0)
     task = Closure(data.about, partial(EquivariantResidual, hidden=32, depth=2))
     if trained:
-        torch.nn.init.normal_(task.residual.head.weight, std=0.3)
-        torch.nn.init.normal_(task.residual.head.bias, std=0.3)
+        for parameter in head(task).parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
     return task
 
 
@@ -224,7 +230,7 @@ def test_an_odd_state_is_limited_and_said_to_be(data):
     factors = torch.zeros(2, 3, 3, dtype=torch.float64)
     factors[0, 0, 2], factors[1, 0, 2] = 0.97, -0.97
     columns = analytic_columns(four_flux(n, n[..., None] * factors)[None], RULE)
-    task.residual.head.weight.data *= 30
+    head(task).weight.data *= 30
     with torch.no_grad():
         out = task.predict(columns)
     assert out["limited"].all()
