@@ -350,7 +350,7 @@ WORKER = """
 """
 
 
-@pytest.mark.parametrize("storage", ["null", "sqlite"])
+@pytest.mark.parametrize("storage", ["null", pytest.param("sqlite", marks=pytest.mark.slow)])
 def test_workers_started_as_separate_commands_never_share_a_trial(home, storage):
     url = "null" if storage == "null" else f"sqlite:///{home}/study.db"
     log = home / "ran.txt"
@@ -409,7 +409,10 @@ def studied(checkout):
     return path.parent, read_json(path)
 
 
-def test_three_trials_from_the_command_line(checkout):
+def test_three_trials_from_the_command_line(checkout, monkeypatch):
+    monkeypatch.setattr(
+        "skyloom.launch.sweeping.write_page", lambda directory: (directory / "report.html").write_text("its page")
+    )
     done = checkout.call("sweep", *SMOKE, "seed=1,2,3", "trainer.epochs=1")
     assert done.code == 0, done.err
     directory, study = studied(checkout)

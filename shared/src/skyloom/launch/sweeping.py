@@ -92,6 +92,8 @@ def _finish(made: Any, stopped: int | None) -> int:
     from skyloom.sweep.page import write_sweep
 
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(highlight=False, soft_wrap=True, width=240)
     if stopped is None:
         page = write_sweep(made)
         console.print(_table(made))
