@@ -63,14 +63,17 @@ def analyse(
     rows: Table = []
     readouts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     explained: dict[str, list[float]] = {}
+    mean_r2: dict[str, list[float]] = {}
     for step, e in enumerate(data.embeddings):
-        found, columns_of, readouts[e.name] = _probe_linear(data, e, properties, fold, shuffles, resamples, seed)
+        found, columns_of, mean_r2[e.name], readouts[e.name] = _probe_linear(
+            data, e, properties, fold, shuffles, resamples, seed
+        )
         _probe_neighbours(found, e, properties, data.groups, neighbours, knn_objects, folds, resamples, seed)
         components = principal_components(e, e.present)
         explained[e.name] = components.explained.tolist()
         columns |= {**columns_of, f"pca.{e.name}": components.coordinates}
         rows += found
-        run.append({"step": step, f"probe/mean_r2/{e.name}": float(np.mean([row["r2"] for row in found]))})
+        run.append({"step": step, f"probe/mean_r2/{e.name}": mean_r2[e.name][0]})
     about = {
         "synthetic": data.synthetic,
         "properties": [{"name": n, "axis": property_named(n).axis, "colours": property_named(n).colours} for n in properties],
@@ -79,6 +82,7 @@ def analyse(
         "cells": len(np.unique(data.groups)),
         "skipped": skipped,
         "explained": explained,
+        "mean_r2": mean_r2,
         "probes": rows,
         "similarities": _compare(data, overlap_neighbours, permutations, compared_objects, seed),
         "differences": _differences(data, columns, list(properties), resamples, seed),
@@ -128,14 +132,15 @@ def _enough(data: Sample, at_least: int) -> tuple[dict[str, np.ndarray], list[st
 
 def _probe_linear(
     data: Sample, e: Embedding, properties: dict[str, np.ndarray], fold: np.ndarray, shuffles: int, resamples: int, seed: int
-) -> tuple[Table, dict[str, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Rows of the table, held-out predictions as columns, and the weights and intercepts of the fit to all objects."""
+) -> tuple[Table, dict[str, np.ndarray], list[float], tuple[np.ndarray, np.ndarray]]:
+    """Rows of the table, held-out predictions as columns, mean R2 with its interval, and the fit to all objects."""
     names = list(properties)
     y = np.stack([properties[name] for name in names], axis=1)
     both = np.hstack([y, *shuffled(y, e.present, shuffles, seed)])
     fit = cross_validated_ridge(e, both, fold, e.present, standardise=e.standardise)
     pairs = {str(t): (both[:, t], fit.predictions[:, t]) for t in range(both.shape[1])}
-    scores = held_out_scores(pairs, data.groups, resamples=resamples, seed=seed)
+    means = {"all": [str(t) for t in range(len(names))]}
+    scores = held_out_scores(pairs, data.groups, means=means, resamples=resamples, seed=seed)
     rows = []
     for t, name in enumerate(names):
         null = [float(scores[f"r2/{t + len(names) * (copy + 1)}"]) for copy in range(shuffles)]
@@ -144,7 +149,8 @@ def _probe_linear(
             | {"null_r2": max(null, key=abs), "known_r2": data.known_r2.get(e.name, {}).get(name, np.nan)}
         )
     columns = {f"ridge.{e.name}.{name}": fit.predictions[:, t] for t, name in enumerate(names)}
-    return rows, columns, (fit.weights[:, : len(names)], fit.intercepts[: len(names)])
+    mean = scores["mean/all"]
+    return rows, columns, [float(mean), mean.low, mean.high], (fit.weights[:, : len(names)], fit.intercepts[: len(names)])
 
 
 def _probe_neighbours(
@@ -208,7 +214,7 @@ def _differences(data: Sample, columns: dict[str, np.ndarray], properties: list[
             differences[name] = (f"a {name}", f"b {name}")
         if not any(np.isfinite(truth).any() for truth, _ in pairs.values()):
             continue
-        scores = held_out_scores(pairs, data.groups, differences, resamples, seed)
+        scores = held_out_scores(pairs, data.groups, differences, resamples=resamples, seed=seed)
         known = [data.known_r2.get(e.name, {}) for e in (a, b)]
         for name in properties:
             found = scores[f"difference/{name}"]
@@ -248,7 +254,7 @@ def _metrics(about: dict[str, Any]) -> dict[str, float]:
         metrics["test/cka_gap"] = max(known)
     metrics["test/mean_r2"] = float(np.mean([row["r2"] for row in ridge]))
     for name in about["embeddings"]:
-        metrics[f"test/mean_r2/{name}"] = float(np.mean([row["r2"] for row in ridge if row["embedding"] == name]))
+        metrics[f"test/mean_r2/{name}"] = Estimate(*about["mean_r2"][name])
     for s in about["similarities"]:
         if s["measure"] != "cka":
             metrics[f"test/{s['measure']}/{s['pair'].replace(' ', '')}"] = s["value"]

@@ -65,7 +65,7 @@ def draw(
                 f"from percentile {percentiles[0]:g} to {percentiles[1]:g}. Grey: no value. Axes of different "
                 f"panels are unrelated; how well a property is encoded is read from the probes.{synthetic}"
             )
-            drawn.append(Figure(path, f"Projection by {entry['axis']}", text))
+            drawn.append(Figure(path, f"Projection by {entry['name'].replace('_', ' ')}", text))
     return drawn
 
 

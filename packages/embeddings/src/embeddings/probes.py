@@ -1,6 +1,6 @@
 """How well properties can be predicted from an embedding, on objects of sky cells that the prediction has not seen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -146,13 +146,15 @@ def held_out_scores(
     pairs: Mapping[str, tuple[np.ndarray, np.ndarray]],
     groups: np.ndarray,
     differences: Mapping[str, tuple[str, str]] | None = None,
+    means: Mapping[str, Sequence[str]] | None = None,
     resamples: int = 200,
     seed: int = 0,
 ) -> "dict[str, Estimate]":
     """`r2/<name>` and `mae/<name>` of every (truth, prediction), with intervals from resampling whole groups.
 
     `differences` asks for `difference/<name>`: R2 of the first minus R2 of the second of two names, paired, that is within the
-    same resamples. Scores are functions of sums over groups, so a resample adds a few sums instead of all objects.
+    same resamples; `means` for `mean/<name>`: the mean R2 over several names. Scores are functions of sums over groups, so a
+    resample adds a few sums instead of all objects.
     """
     import torch
 
@@ -178,6 +180,8 @@ def held_out_scores(
         found |= {f"mae/{name}": m for name, m in zip(names, (absolute / n).tolist(), strict=True)}
         for label, (first, second) in (differences or {}).items():
             found[f"difference/{label}"] = found[f"r2/{first}"] - found[f"r2/{second}"]
+        for label, several in (means or {}).items():
+            found[f"mean/{label}"] = sum(found[f"r2/{name}"] for name in several) / len(several)
         return found
 
     return bootstrap(score, {"sums": torch.as_tensor(sums)}, None, numpy_generator(seed, "bootstrap"), resamples)
