@@ -83,7 +83,7 @@ class LensFinder(nn.Module):
         return scores
 
     def example(self) -> Batch:
-        return {"image": self.noise.expand(self.bands, self.size, self.size)[None].clone()}
+        return {"image": self.noise.expand(2, self.bands, self.size, self.size).clone()}
 
 
 def _against_truth(logit: np.ndarray, lens: np.ndarray) -> dict[str, float]:
