@@ -57,12 +57,12 @@ class Checkout:
         """The same in this process: quicker."""
         from skyloom.launch.__main__ import main
 
-        before, here = dict(os.environ), Path.cwd()
+        before, here, environment = dict(os.environ), Path.cwd(), self.environment()
         out, err = io.StringIO(), io.StringIO()
         os.environ.clear()
-        os.environ.update(self.environment())
+        os.environ.update(environment)
         os.chdir(self.root)
-        added = self.environment()["PYTHONPATH"].split(os.pathsep)
+        added = environment["PYTHONPATH"].split(os.pathsep)
         sys.path[:0] = added
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):

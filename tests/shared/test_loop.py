@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from training_problem import Curve, curve_data
 
 from skyloom.errors import ConfigError
 from skyloom.run import Run
@@ -15,6 +14,7 @@ from skyloom.training.averaging import Average
 from skyloom.training.optimizers import optimizer, parameter_groups
 from skyloom.training.order import Order
 from skyloom.training.schedules import Constant, Cosine, OneCycle, Plateau
+from training_problem import Curve, curve_data
 
 MSE = [{"metric": "val/mse", "direction": "minimize"}]
 

@@ -6,12 +6,12 @@ import warnings
 
 import pytest
 import torch
-from training_problem import SYNTHETIC, Curve, curve_data
 
 from skyloom.errors import ConfigError, UserError
 from skyloom.run import Interrupted, Run
 from skyloom.training import Trainer
 from skyloom.training.schedules import Plateau
+from training_problem import SYNTHETIC, Curve, curve_data
 
 SETTINGS = {
     "epochs": 4,

@@ -8,8 +8,9 @@
 Names and modules are loaded on first use, so that importing the package is quick.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from skyloom.lazily import lazily
 
 if TYPE_CHECKING:
     from cinn_clusters.columns import INPUTS, TARGETS
@@ -36,14 +37,4 @@ __all__ = [
     "merger_catalogue",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"cinn_clusters.{name}")
-    if name in _HOME:
-        return getattr(import_module(f"cinn_clusters.{_HOME[name]}"), name)
-    raise AttributeError(f"module 'cinn_clusters' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_MODULES})
+__getattr__, __dir__ = lazily(__name__, _HOME, _MODULES)

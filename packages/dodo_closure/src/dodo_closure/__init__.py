@@ -10,8 +10,9 @@
 Names and modules are loaded on first use, so that importing the package is quick.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from skyloom.lazily import lazily
 
 if TYPE_CHECKING:
     from dodo_closure.box3d import asymptotic_state
@@ -71,14 +72,4 @@ __all__ = [
     "total_density",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"dodo_closure.{_HOME[name]}"), name)
-    if name in _MODULES:
-        return import_module(f"dodo_closure.{name}")
-    raise AttributeError(f"module 'dodo_closure' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_MODULES})
+__getattr__, __dir__ = lazily(__name__, _HOME, _MODULES)

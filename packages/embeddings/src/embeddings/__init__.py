@@ -13,8 +13,9 @@ True
 Names and modules are loaded on first use, so that importing the package is quick.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from skyloom.lazily import lazily
 
 if TYPE_CHECKING:
     from embeddings.catalogue import Catalogue, read_catalogue
@@ -59,14 +60,4 @@ __all__ = [
     "read_catalogue",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(f"embeddings.{_HOME[name]}"), name)
-    if name in _MODULES:
-        return import_module(f"embeddings.{name}")
-    raise AttributeError(f"module 'embeddings' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME, *_MODULES})
+__getattr__, __dir__ = lazily(__name__, _HOME, _MODULES)

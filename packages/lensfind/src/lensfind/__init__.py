@@ -12,8 +12,9 @@
 Importing the package costs nothing: every name loads its module when it is first used.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from skyloom.lazily import lazily
 
 if TYPE_CHECKING:
     from lensfind.colours import blue_excess
@@ -67,14 +68,4 @@ __all__ = [
     "source_position",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'lensfind' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"lensfind.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -1,6 +1,7 @@
 """Objects from the configuration: every `_target_` checked against its signature before anything is built."""
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -61,10 +62,14 @@ def _targets(node: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _locate(target: str, path: str) -> Callable[..., Any]:
+    complaints = logging.getLogger("hydra.utils")
+    complaints.disabled = True
     try:
         return get_method(target)
     except Exception:
         pass
+    finally:
+        complaints.disabled = False
     from hydra._internal.utils import _locate as locate
 
     try:

@@ -68,7 +68,7 @@ def compose_config(overrides: list[str]) -> DictConfig:
             config = compose("config", overrides)
     except OverrideParseException as error:
         raise ConfigError(f"cannot read the override {error.override!r}: {error}. Quote it for your shell?") from None
-    except (ConfigCompositionException, HydraException) as error:
+    except (ConfigCompositionException, HydraException, ValueError) as error:
         raise ConfigError(_teach(error, overrides)) from None
     _check_root(config)
     return config

@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 
 from skyloom.launch.compose import conf_dir, experiments, first_comment
+from skyloom.launch.records import runs_dir
 from skyloom.launch.summary import goal_text
-from skyloom.launch.training import _runs_dir
 from skyloom.run import list_runs
 from skyloom.run.files import write_text
 
@@ -90,7 +90,7 @@ def refresh_gallery(root: Path) -> list[Path]:
     """Copy the pictures that docs/gallery.yaml names from the newest finished run of each experiment, where there is one."""
     changed = []
     for entry in _pictures(root):
-        runs = [r for r in list_runs(_runs_dir([]), experiment=entry["experiment"]) if r.status == "finished"]
+        runs = [r for r in list_runs(runs_dir([]), experiment=entry["experiment"]) if r.status == "finished"]
         source = runs[0].directory / "figures" / entry["figure"] if runs else None
         target = root / "docs" / "gallery" / f"{entry['experiment']}-{entry['figure']}"
         if source is not None and source.exists() and (not target.exists() or source.read_bytes() != target.read_bytes()):

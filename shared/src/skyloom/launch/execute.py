@@ -22,8 +22,7 @@ def execute(run: Run, config: dict[str, Any]) -> Outcome:
     import warnings
 
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    if run.writable:  # of several tasks that a scheduler started, only the first
-        run.acquire()
+    run.acquire()
     began = time.monotonic()
     spent = run.result.get("duration_s") or 0.0
     run.update(status="running", reason=None)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from skyloom.errors import ConfigError, MissingFile
+from skyloom.launch.records import runs_dir
 from skyloom.launch.summary import print_runs
-from skyloom.launch.training import _runs_dir
 from skyloom.launch.words import take
 from skyloom.run import find_run, list_runs
 
@@ -13,10 +13,10 @@ __all__ = ["docs", "report", "runs"]
 
 def runs(words: list[str]) -> int:
     own, rest = take(words, "pkg", "experiment", "+experiment", "n")
-    runs_dir = _runs_dir(rest)
-    found = list_runs(runs_dir, own.get("pkg"), own.get("experiment") or own.get("+experiment"))
+    folder = runs_dir(rest)
+    found = list_runs(folder, own.get("pkg"), own.get("experiment") or own.get("+experiment"))
     shown = found[: int(own.get("n", 40))]
-    print_runs(shown, runs_dir)
+    print_runs(shown, folder)
     if len(shown) < len(found):
         print(f"… and {len(found) - len(shown)} older ones; n=<how many> shows more")  # noqa: T201
     return 0
@@ -26,20 +26,20 @@ def report(words: list[str]) -> int:
     from skyloom.report import write_group_report, write_report
 
     own, rest = take(words, "run", "group", "pkg", "output")
-    runs_dir = _runs_dir(rest)
+    folder = runs_dir(rest)
     if "run" in own:
-        print(f"written: {write_report(find_run(own['run'], runs_dir).directory)}")  # noqa: T201
+        print(f"written: {write_report(find_run(own['run'], folder).directory)}")  # noqa: T201
         return 0
     if "group" not in own:
         raise ConfigError("say what to report: run=<directory or part of it>, or group=<experiment or sweep>.")
     group = own["group"]
-    members = [
-        run for run in list_runs(runs_dir, own.get("pkg")) if group in run.directory.parts or str(run.directory) == group
+    candidates = list_runs(folder, own.get("pkg"))
+    members = [run for run in candidates if group in run.directory.parts] or [
+        run for run in candidates if group in str(run.directory)
     ]
-    members = members or [run for run in list_runs(runs_dir, own.get("pkg")) if group in str(run.directory)]
     if not members:
-        raise MissingFile(f"no run belongs to group={group} under {runs_dir}. `make runs` lists runs.")
-    output = Path(own.get("output") or Path(runs_dir) / "reports" / group.replace("/", "-"))
+        raise MissingFile(f"no run belongs to group={group} under {folder}. `make runs` lists runs.")
+    output = Path(own.get("output") or Path(folder) / "reports" / group.replace("/", "-"))
     for kind, path in write_group_report([run.directory for run in members], output).items():
         print(f"{kind}: {path}")  # noqa: T201
     return 0

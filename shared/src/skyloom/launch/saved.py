@@ -7,8 +7,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from skyloom.errors import ConfigError, MissingFile
-from skyloom.launch.build import build, check_targets
-from skyloom.launch.training import _runs_dir
+from skyloom.launch.build import build, check_targets, workflow_parts
+from skyloom.launch.records import runs_dir
 from skyloom.launch.words import take
 from skyloom.run import Run, find_run, judge_goals
 from skyloom.training.progress import said
@@ -25,6 +25,8 @@ def evaluate(words: list[str]) -> int:
     from skyloom.training.saved import load_task
 
     run, config, _ = _named(words)
+    if "task" not in workflow_parts(build(config, "workflow")):
+        raise ConfigError(f"the workflow of pkg={config['pkg']} scores as it runs: repeat it with make rerun run={run.id}.")
     fabric, loop = _loop(config)
     task, about = load_task(run)
     data = build(config, "data")
@@ -108,7 +110,7 @@ def _named(words: list[str], *names: str) -> tuple[Run, dict[str, Any], dict[str
     own, rest = take(words, "run", "pkg", *names)
     if "run" not in own:
         raise ConfigError("say which run: run=<directory or a unique part of it>; run=last is the newest.")
-    run = find_run(own["run"], _runs_dir(rest))
+    run = find_run(own["run"], runs_dir(rest))
     run.writable = True
     config = run.config
     for word in rest:

@@ -23,7 +23,7 @@ def submit(config: dict[str, Any], overrides: list[str], run: Run | None = None)
     """
     from rich.console import Console
 
-    from skyloom.launch.training import new_run
+    from skyloom.launch.records import new_run
 
     settings, cluster = _launcher(config, overrides)
     if cluster == "slurm":
@@ -54,8 +54,8 @@ class SubmittedRun:
 
     def work(self) -> None:
         from skyloom.launch.execute import execute
+        from skyloom.launch.records import write_page
         from skyloom.launch.summary import print_summary
-        from skyloom.launch.sweeping import write_page
 
         run = Run.open(self.directory, writable=is_first_task())
         outcome = execute(run, run.config)

@@ -22,7 +22,7 @@ def interval(metric: dict[str, Any]) -> str:
     return f"{low:.4g} … {high:.4g}" if low is not None and high is not None else ""
 
 
-def print_summary(run: Run, page: Path) -> None:
+def print_summary(run: Run, page: Path | None) -> None:
     console = Console(highlight=False, soft_wrap=True)
     result = run.result
     console.print(f"\n{result['pkg']} {result.get('experiment') or ''}: {result['status']}", style="bold", end="")

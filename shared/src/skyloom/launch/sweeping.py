@@ -15,13 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from skyloom.errors import ConfigError, MissingFile, UserError
 from skyloom.launch.compose import compose_config, conf_dir, resolve
-from skyloom.launch.submission import is_first_task, one_task_per_device, submit, surviving_preemption
-from skyloom.launch.training import _runs_dir, new_run
+from skyloom.launch.records import new_run, runs_dir, write_page
+from skyloom.launch.submission import is_first_task, one_task_per_device, surviving_preemption
 from skyloom.launch.words import take
 from skyloom.run import Interrupted, Run
 from skyloom.run.files import read_json
 
-__all__ = ["TrialJob", "submit", "sweep"]
+__all__ = ["TrialJob", "sweep"]
 
 ENDED = ("finished", "pruned", "failed")
 OBJECTIVE = "give objective: [{metric: val/nll, direction: minimize}]"
@@ -73,7 +73,7 @@ def _checked(words: list[str]) -> dict[str, Any]:
 
 def _recorded(name: str, words: list[str]) -> list[str]:
     """The words of an earlier sweep, with later ones after them."""
-    runs = Path(_runs_dir(words))
+    runs = Path(runs_dir(words))
     found = [Path(name)] if (Path(name) / "sweep.json").is_file() else []
     found = found or [path.parent for path in runs.glob("*/*/*/sweep.json") if name in str(path.parent.relative_to(runs))]
     if len(found) != 1:
@@ -179,19 +179,6 @@ def _value(run: Run) -> float | tuple[float, ...]:
     if missing:
         raise UserError(f"{', '.join(missing)} has no finite value.")
     return values[0] if len(values) == 1 else tuple(values)
-
-
-def write_page(directory: Path) -> Path | None:
-    """The run's page; a page that cannot be drawn does not undo the run."""
-    import warnings
-
-    from skyloom.report import write_report
-
-    try:
-        return write_report(directory)
-    except Exception as error:
-        warnings.warn(f"the page of {directory} could not be written: {type(error).__name__}: {error}", stacklevel=2)
-        return None
 
 
 def _free_memory() -> None:

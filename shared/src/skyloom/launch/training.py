@@ -2,20 +2,19 @@
 
 import math
 import signal
-from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 
 from skyloom.errors import ConfigError, UserError
-from skyloom.launch.compose import compose_config, conf_dir, resolve
+from skyloom.launch.compose import compose_config, resolve
+from skyloom.launch.records import new_run, runs_dir, write_page
 from skyloom.launch.words import take
 from skyloom.run import Run, find_run, list_runs
 from skyloom.run.files import write_text
-from skyloom.run.provenance import record_provenance
 
-__all__ = ["finish", "new_run", "rerun", "train"]
+__all__ = ["finish", "rerun", "train"]
 
 # What may change when a run is taken up again; anything else would make its second half another run.
 MAY_CHANGE = (
@@ -28,39 +27,38 @@ OWN = ("run", "resume")
 def train(words: list[str]) -> int:
     own, overrides = take(words, *OWN)
     if "run" in own:
-        return finish(*resumed(own["run"], overrides))
+        run, config = resumed(own["run"], overrides)
+        return _go_on(run, config, overrides)
     config = resolve(compose_config(overrides))
     if own.get("resume") == "auto":
         found = _unfinished(config)
         if found is not None:
-            return finish(found, config)
+            return _go_on(found, config, overrides)
     elif "resume" in own:
         raise ConfigError(f"resume={own['resume']}: say resume=auto, or name the run with run=<directory>.")
     if config["hardware"].get("launcher"):
-        from skyloom.launch.sweeping import submit
+        from skyloom.launch.submission import submit
 
         return submit(config, overrides)
     return finish(new_run(config, "train", overrides), config)
 
 
-def new_run(config: dict[str, Any], verb: str, overrides: list[str], directory: Path | None = None) -> Run:
-    """Checked, made and recorded, in this order: a mistyped key leaves no directory behind."""
-    from skyloom.launch.build import check_targets
+def _go_on(run: Run, config: dict[str, Any], overrides: list[str]) -> int:
+    """Take the run up again, here or through the queue that it was submitted to."""
+    if not config["hardware"].get("launcher"):
+        return finish(run, config)
+    from skyloom.launch.submission import submit
 
-    check_targets(config)
-    run = Run.create(config["runs_dir"], config, directory=directory)
-    record_provenance(run, verb, overrides, int(config["seed"]))
-    return run
+    return submit(config, [*(run.provenance.get("overrides") or []), *overrides], run)
 
 
 def finish(run: Run, config: dict[str, Any]) -> int:
     """Execute, write the page, print the table; the exit code of the command."""
     from skyloom.launch.execute import execute
     from skyloom.launch.summary import print_summary
-    from skyloom.report import write_report
 
     outcome = execute(run, config)
-    page = write_report(run.directory)
+    page = write_page(run.directory)
     print_summary(run, page)
     if outcome.get("user_error"):
         raise UserError(f"{outcome['user_error']} (run: {run.directory})")
@@ -69,7 +67,7 @@ def finish(run: Run, config: dict[str, Any]) -> int:
 
 def resumed(text: str, overrides: list[str]) -> tuple[Run, dict[str, Any]]:
     """The run named, and its configuration with the few changes that a resume allows."""
-    run = find_run(text, _runs_dir(overrides))
+    run = find_run(text, runs_dir(overrides))
     run.writable = True
     config = run.config
     _, overrides = take(overrides, "pkg", "+experiment")
@@ -97,7 +95,7 @@ def rerun(words: list[str]) -> int:
     own, overrides = take(words, "run")
     if "run" not in own:
         raise ConfigError("say which run to repeat: run=<directory or a unique part of it>.")
-    first = find_run(own["run"], _runs_dir(overrides))
+    first = find_run(own["run"], runs_dir(overrides))
     config = {**first.config, "trial": None}
     second = new_run(config, "rerun", [f"run={first.directory}"])
     code = finish(second, config)
@@ -131,13 +129,6 @@ def _unfinished(config: dict[str, Any]) -> Run | None:
             run.writable = True
             return run
     return None
-
-
-def _runs_dir(overrides: list[str]) -> str:
-    import os
-
-    given = dict(word.split("=", 1) for word in overrides if word.startswith("runs_dir="))
-    return given.get("runs_dir") or os.environ.get("SKYLOOM_RUNS") or str(conf_dir().parent / "runs")
 
 
 def _changes(before: Any, after: Any, prefix: str = "") -> dict[str, Any]:

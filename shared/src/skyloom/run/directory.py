@@ -81,6 +81,8 @@ class Run:
 
     def acquire(self) -> "Run":
         """Take the run for this process; a second process is refused while the first lives."""
+        if not self.writable:  # one of several tasks of a job; the first one takes it
+            return self
         self._lock = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,7 +107,7 @@ class Run:
             return False
         with open(path) as lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who ask do not see each other
             except OSError:
                 return True
         return False
