@@ -14,7 +14,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(cases: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of this process for each case in each round (the machine may be shared); one unrecorded round first; the order turns from round to round."""
+    """CPU seconds of this process for each case in each round (the machine may be shared).
+
+    One unrecorded round first; the order turns from round to round.
+    """
     names = list(cases)
     for name in names:
         cases[name]()

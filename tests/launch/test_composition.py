@@ -68,4 +68,4 @@ def test_numbers_are_numbers():
         while stack:
             node = stack.pop()
             stack += list(node.values()) if isinstance(node, dict) else node if isinstance(node, list) else []
-            assert not (isinstance(node, str) and re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", node)), f"{path}: {node} is text"
+            assert not (isinstance(node, str) and re.fullmatch(r"[-+]?\d[\d.]*(e[-+]?\d+)?", node)), f"{path}: {node} is text"

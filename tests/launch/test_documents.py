@@ -2,10 +2,11 @@
 
 import re
 import subprocess
+import sys
 
 import pytest
-from conftest import PACKAGE, ROOT
 
+from conftest import PACKAGE, ROOT
 from skyloom.launch.documents import generated
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -49,7 +50,7 @@ def test_every_command_of_the_readme_names_what_exists(monkeypatch):
         verb, *words = line.replace("'", "").split()
         assert re.search(rf"^{verb}:", targets, re.MULTILINE) or verb in VERBS, line
         if verb in ("train", "config") and any(word.startswith("pkg=") for word in words):
-            own, rest = take(words, "run", "resume")
+            _, rest = take(words, "run", "resume")
             resolve(compose_config(rest))
 
 
@@ -68,12 +69,9 @@ def test_the_project_speaks_of_itself_alone():
 def test_a_new_package_trains_and_passes_its_own_test(checkout):
     done = checkout.call("train", f"pkg={PACKAGE}", "scale=smoke", "logger=none", "hardware.threads=1")
     assert done.code == 0, done.err
-    command = ["python", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{PACKAGE}"]
-    import sys
-
-    done = subprocess.run(
-        [sys.executable, *command[1:]], cwd=checkout.root, env=checkout.environment(), capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{PACKAGE}"]
+    where = {"cwd": checkout.root, "env": checkout.environment()}
+    done = subprocess.run(command, **where, capture_output=True, text=True, check=False)
     assert "2 passed" in done.stdout, done.stdout
     again = checkout.call("new", f"pkg={PACKAGE}")
     assert (again.code, "exists already" in again.err) == (2, True)

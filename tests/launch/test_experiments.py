@@ -1,10 +1,10 @@
 """Every experiment of every package, from its data to its page, at smoke size, as one would type it."""
 
-import sys
+import os
 
 import pytest
-from conftest import ROOT, Checkout
 
+from conftest import ROOT, Checkout
 from skyloom.launch.compose import experiments
 
 KNOWN = {path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")}
@@ -33,4 +33,5 @@ def test_it_runs_at_smoke_size(name, tmp_path, monkeypatch, tmp_path_factory):
 
 def environment(checkout, factory):
     own = {"SKYLOOM_CONF": ROOT / "conf", "SKYLOOM_RUNS": checkout.runs, "SKYLOOM_CACHE": factory.getbasetemp() / "cache"}
-    return {"PATH": sys.prefix + "/bin", "HOME": str(factory.getbasetemp()), "PYTHONPATH": "", **{k: str(v) for k, v in own.items()}}
+    usual = {"PATH": os.environ["PATH"], "HOME": str(factory.getbasetemp()), "PYTHONPATH": ""}
+    return {**usual, **{k: str(v) for k, v in own.items()}}

@@ -2,8 +2,8 @@
 
     __getattr__, __dir__ = lazily(__name__, {"simulate": "showers", "Events": "events"}, modules=("physics",))
 
-`import muonflow` then costs milliseconds; `muonflow.simulate` imports `muonflow.showers`. A static `TYPE_CHECKING` import beside it
-tells type checkers and editors what the names are.
+`import muonflow` then costs milliseconds; `muonflow.simulate` imports `muonflow.showers`. A static `TYPE_CHECKING` import
+beside it tells type checkers and editors what the names are.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +18,7 @@ __all__ = ["lazily"]
 def lazily(
     package: str, home: Mapping[str, str], modules: Iterable[str] = ()
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package: `home` gives the module of each public name, `modules` are public themselves."""
+    """`__getattr__` and `__dir__` of a package: `home` gives each public name its module; `modules` are public themselves."""
     known = {*home, *modules}
 
     def load(name: str) -> Any:

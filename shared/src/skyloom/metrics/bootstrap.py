@@ -1,7 +1,7 @@
 """Intervals for any score, by resampling rows or whole groups of rows (Efron 1979; cluster bootstrap, Field and Welsh 2007)."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,27 @@ class Estimate(float):
         return {"value": float(self), "low": self.low, "high": self.high}
 
 
+class Resample(Mapping[str, Tensor]):
+    """Rows `index` of every column, drawn when a score reads it: samples that no score reads are not copied."""
+
+    def __init__(self, columns: Mapping[str, Tensor], index: Tensor):
+        self._columns, self._index, self._drawn = columns, index, dict[str, Tensor]()
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._drawn:
+            self._drawn[name] = self._columns[name][self._index]
+        return self._drawn[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
 def bootstrap(
-    score: Callable[[dict[str, Tensor]], Mapping[str, float]],
-    predictions: dict[str, Tensor],
+    score: Callable[[Any], Mapping[str, float]],
+    predictions: Mapping[str, Tensor],
     groups: Tensor | None,
     rng: np.random.Generator,
     resamples: int = 200,
@@ -53,7 +71,7 @@ def bootstrap(
     for _ in range(resamples):
         chosen = rng.integers(0, len(members), len(members))
         index = torch.as_tensor(np.concatenate([members[k] for k in chosen]) if groups is not None else chosen)
-        for name, value in score({k: v[index] for k, v in predictions.items()}).items():
+        for name, value in score(Resample(predictions, index)).items():
             draws.setdefault(name, []).append(float(value))
     estimates = {}
     for name, value in score(predictions).items():

@@ -85,6 +85,7 @@ class Fit:
         self.settings, self.fabric, self.data, self.schedule, self.run = trainer, trainer._fabric, data, schedule, run
         self.record, self.prune = record, prune
         self.precision: Any = self.fabric._precision
+        self.autocast = nullcontext if self.precision.precision == "32-true" else self.fabric.autocast
         self.draws = derive(trainer.seed, "step", self.fabric.global_rank)  # the generators' seed at step 0
         self.minimize = trainer.objective[0]["direction"] == "minimize"
         self.task = task
@@ -165,12 +166,11 @@ class Fit:
                 index = torch.as_tensor(rows, device=self.fabric.device)
                 batch = self.data.augment(batch, SampleDraws(self.settings.seed, p.epoch, index))
             with self.fabric.no_backward_sync(self.wrapped, enabled=True) if k < n - 1 else nullcontext():
-                with self.fabric.autocast():
+                with self.autocast():
                     terms = self.losses(batch)
                 self.fabric.backward(terms["loss"] / n if n > 1 else terms["loss"])
             names = list(terms)
-            # the one forced wait for the device in a step
-            new = torch.stack([v.detach().float() for v in terms.values()]).tolist()
+            new = self._numbers(terms)
             values = [a + b / n for a, b in zip(values, new, strict=True)] if values else [v / n for v in new]
         norm = self._clip()
         if not math.isfinite(norm) or (self.fabric.world_size == 1 and not math.isfinite(values[names.index("loss")])):
@@ -183,6 +183,12 @@ class Fit:
                 p.sums[name] = p.sums.get(name, 0.0) + value
             p.count += 1
         self.optimizer.zero_grad()
+
+    def _numbers(self, terms: dict[str, Tensor]) -> list[float]:
+        """Values of the loss terms: on a GPU all at once, the one forced wait for it in a step."""
+        if self.fabric.device.type == "cpu":
+            return [v.item() for v in terms.values()]
+        return torch.stack([v.detach().float() for v in terms.values()]).tolist()
 
     def _clip(self) -> float:
         """Norm of the gradient over all parameters, before it is clipped to `clip_norm`."""
