@@ -1,6 +1,7 @@
 """What the documentation says is so."""
 
 import re
+import shlex
 import subprocess
 import sys
 
@@ -17,7 +18,11 @@ TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, tex
 def test_generated_parts_are_up_to_date(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     text = page.read_text(encoding="utf-8")
-    assert generated(text, ROOT) == text, "run `make docs`"
+    written, fresh = text.splitlines(), generated(text, ROOT).splitlines()
+    mine = {p.name for p in (ROOT / "packages").iterdir()} - {name.split("/")[1] for name in TRACKED if "packages/" in name}
+    late = [line for line in fresh if line not in written and not any(f"{name} " in line or f"{name}]" in line for name in mine)]
+    assert not late, "run `make docs`"
+    assert not [line for line in written if line not in fresh], "run `make docs`"
 
 
 @pytest.mark.parametrize("page", [*PAGES, *(ROOT / "packages").glob("*/README.md"), ROOT / "CONTRIBUTING.md"], ids=str)
@@ -36,22 +41,24 @@ def test_the_script_of_the_readme_runs():
     assert abs(float(names["task"].slope) - 2) < 0.01
 
 
-def test_every_command_of_the_readme_names_what_exists(monkeypatch):
+@pytest.mark.parametrize("page", [*PAGES, *(ROOT / "packages").glob("*/README.md")], ids=str)
+def test_every_command_of_a_page_names_what_exists(page, monkeypatch):
     """Verbs, packages, experiments and keys: each `make` line is composed, not only read."""
     monkeypatch.chdir(ROOT)
     from skyloom.launch.__main__ import VERBS
     from skyloom.launch.compose import compose_config, resolve
     from skyloom.launch.words import take
 
-    lines = re.findall(r"^    make ([^#\n]+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(lines) > 8
+    lines = re.findall(r"^    make ([^#\n]+)", page.read_text(encoding="utf-8").replace("\\\n", " "), re.MULTILINE)
+    assert lines or page.name == "architecture.md"
     targets = (ROOT / "Makefile").read_text(encoding="utf-8")
     for line in lines:
-        verb, *words = line.replace("'", "").split()
+        verb, *words = shlex.split(line)
         assert re.search(rf"^{verb}:", targets, re.MULTILINE) or verb in VERBS, line
         if verb in ("train", "config") and any(word.startswith("pkg=") for word in words):
             _, rest = take(words, "run", "resume")
-            resolve(compose_config(rest))
+            if "mypackage" not in line:
+                resolve(compose_config(rest))
 
 
 def test_the_project_speaks_of_itself_alone():

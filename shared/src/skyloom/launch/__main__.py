@@ -3,6 +3,7 @@
 import importlib
 import sys
 import traceback
+import warnings
 
 from skyloom.errors import UserError, nearest
 from skyloom.launch.words import given_words
@@ -26,6 +27,7 @@ VERBS = {  # verb: module that does it
 
 def main(argv: list[str]) -> int:
     """0 well; 2 a user's mistake, one line; 1 a fault of ours, with its traceback; 130 Ctrl-C."""
+    warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
     verb, words = (argv[0] if argv else "help"), given_words(argv[1:])
     debug = "debug=true" in words
     words = [word for word in words if word != "debug=true"]
