@@ -69,6 +69,6 @@ docs: $(STAMP)     ## rewrite the generated parts of README.md and docs/
 	@$(RUN) docs
 wheels: $(STAMP)   ## the six distributions, in dist/
 	@for d in shared packages/*; do $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist ./$$d || exit 1; done; ls dist
-clean:  ## caches and build products; never runs/
+clean:  ## caches and build products; runs/ is kept
 	rm -rf dist build .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 	find . -path ./$(VENV) -prune -o \( -name __pycache__ -o -name '*.egg-info' \) -type d -print | xargs rm -rf

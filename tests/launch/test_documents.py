@@ -20,7 +20,9 @@ def test_generated_parts_are_up_to_date(page, monkeypatch):
     text = page.read_text(encoding="utf-8")
     written, fresh = text.splitlines(), generated(text, ROOT).splitlines()
     mine = {p.name for p in (ROOT / "packages").iterdir()} - {name.split("/")[1] for name in TRACKED if "packages/" in name}
-    late = [line for line in fresh if line not in written and not any(f"{name} " in line or f"{name}]" in line for name in mine)]
+    late = [
+        line for line in fresh if line not in written and not any(f"{name} " in line or f"{name}]" in line for name in mine)
+    ]
     assert not late, "run `make docs`"
     assert not [line for line in written if line not in fresh], "run `make docs`"
 

@@ -13,7 +13,7 @@ __all__ = ["bench"]
 
 
 def scripts() -> dict[str, Path]:
-    return {path.stem: path for path in sorted((conf_dir().parent / "benchmarks").glob("*.py"))}
+    return {path.stem: path for path in sorted((conf_dir().parent / "benchmarks").glob("*.py")) if path.stem != "compare"}
 
 
 def bench(words: list[str]) -> int:

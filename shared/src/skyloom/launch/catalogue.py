@@ -4,6 +4,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from skyloom.errors import ConfigError, nearest
 from skyloom.launch.compose import choices, compose_config, experiments, first_comment, groups, resolve
 from skyloom.launch.summary import goal_text
 from skyloom.launch.words import take
@@ -13,6 +14,8 @@ __all__ = ["config", "ls"]
 
 def ls(words: list[str]) -> int:
     own, _ = take(words, "pkg")
+    if "pkg" in own and own["pkg"] not in choices("pkg"):
+        raise ConfigError(f"pkg={own['pkg']} does not exist.{nearest(own['pkg'], choices('pkg'))}")
     found = experiments(own.get("pkg"))
     table = Table("package", "experiment", "what it shows", "goals", box=None, pad_edge=False)
     for name, stated in sorted(found.items(), key=lambda item: (item[1].get("pkg", ""), item[0])):

@@ -60,6 +60,7 @@ def first_comment(experiment: str) -> str:
 
 def compose_config(overrides: list[str]) -> DictConfig:
     """Compose, with errors that name what exists; values are not resolved yet."""
+    overrides = [f"+{word}" if word.startswith(("experiment=", "debug=")) else word for word in overrides]
     _check_choices(overrides)
     _register_resolvers()
     GlobalHydra.instance().clear()
@@ -123,7 +124,9 @@ def _teach(error: Exception, overrides: list[str]) -> str:
         return f"{group}={name} does not exist.{nearest(name, choices(group))}"
     key = re.search(r"Could not override '([^']+)'", text)
     if key:
-        return f"there is no key {key.group(1)!r} in the configuration.{nearest(key.group(1), _keys(overrides))}"
+        inner = re.search(r"full_key: (\S+)", str(error.__cause__))
+        name = inner.group(1) if inner else key.group(1)
+        return f"there is no key {name!r} in the configuration.{nearest(name, _keys(overrides))}"
     several = re.search(r"Multiple values for ([\w/]+)", text)
     if several:
         return f"{several.group(1)} is chosen twice: give it once."

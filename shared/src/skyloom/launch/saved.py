@@ -10,7 +10,7 @@ from skyloom.errors import ConfigError, MissingFile
 from skyloom.launch.build import build, check_targets, workflow_parts
 from skyloom.launch.records import runs_dir
 from skyloom.launch.words import take
-from skyloom.run import Run, find_run, judge_goals
+from skyloom.run import Run, find_run, judge_goals, list_runs
 from skyloom.training.progress import said
 
 __all__ = ["evaluate", "export", "predict"]
@@ -110,7 +110,7 @@ def _named(words: list[str], *names: str) -> tuple[Run, dict[str, Any], dict[str
     own, rest = take(words, "run", "pkg", *names)
     if "run" not in own:
         raise ConfigError("say which run: run=<directory or a unique part of it>; run=last is the newest.")
-    run = find_run(own["run"], runs_dir(rest))
+    run = _newest_trained(runs_dir(rest), own.get("pkg")) if own["run"] == "last" else find_run(own["run"], runs_dir(rest))
     run.writable = True
     config = run.config
     for word in rest:
@@ -122,6 +122,15 @@ def _named(words: list[str], *names: str) -> tuple[Run, dict[str, Any], dict[str
             raise ConfigError(f"{word}: a saved run is used as it was recorded; beside run= it takes {allowed}.")
     check_targets({"predict": config.get("predict")})
     return run, config, own
+
+
+def _newest_trained(folder: str, pkg: str | None) -> Run:
+    """The newest run that has weights."""
+    for run in list_runs(folder, pkg):
+        if (run.checkpoints / "best.pt").exists():
+            said(f"run: {run.directory}")
+            return run
+    raise MissingFile(f"no run under {folder} has weights yet. `make runs` lists runs.")
 
 
 def _loop(config: dict[str, Any]) -> tuple[Any, Any]:

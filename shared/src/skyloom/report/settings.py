@@ -48,7 +48,7 @@ def settings_of(record: Record) -> dict[str, Any]:
     that hold the run's own seed are left out too, and so are texts that hold the run's id or directory.
     """
     seed = record.config.get("seed")
-    own = (record.id, str(record.directory), record.directory.name)
+    own = (record.id, str(record.directory))
     kept = {}
     for name, value in leaves({k: v for k, v in record.config.items() if k not in IGNORED}).items():
         last = name.rpartition(".")[2]

@@ -43,7 +43,8 @@ def record_provenance(run: Run, verb: str, overrides: list[str], seed: int) -> N
     """Write provenance.json, and code.diff when the checkout differs from its commit."""
     commit = _git("rev-parse", "HEAD")
     diff = _git("diff", "HEAD", "--binary") or ""
-    untracked = (_git("ls-files", "--others", "--exclude-standard") or "").split()
+    code = ("conf", "packages", "shared", "constraints.txt", "pyproject.toml")
+    untracked = (_git("ls-files", "--others", "--exclude-standard", "--", *code) or "").splitlines()
     if diff:
         write_text(run.directory / "code.diff", diff)
     command = "make " + " ".join([verb, *(shlex.quote(word) for word in overrides)])
