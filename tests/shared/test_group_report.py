@@ -113,6 +113,17 @@ def test_seed_paths_ids_trial_and_trackers_do_not_make_a_setting(tmp_path):
     assert [s.label for s in group.settings] == ["lr=0.001", "lr=0.01"]
 
 
+def test_a_trial_whose_directory_is_a_digit_takes_no_settings_with_that_digit_away(tmp_path):
+    trials = []
+    for trial in range(3):
+        made = write_run(
+            tmp_path, trial, seed=trial + 1, config={"hardware": {"precision": "32-true"}, "model": {"name": "vit_10"}}
+        )
+        trials.append(made.rename(tmp_path / str(trial)))
+    group = collect(trials)
+    assert [len(setting.runs) for setting in group.settings] == [3]
+
+
 def test_everything_else_does(tmp_path):
     a = write_run(tmp_path, 1, widths=(64, 128))
     b = write_run(tmp_path, 2, widths=(64,))
