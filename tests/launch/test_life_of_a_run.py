@@ -163,6 +163,10 @@ def test_resume_auto_takes_up_the_unfinished_run_else_starts(checkout):
 def test_a_resume_refuses_what_would_make_another_run_and_takes_the_rest(checkout):
     assert checkout.call("train", *SMOKE, "logger=none").code == 0
     run = checkout.newest()
+    before = (run.directory / "result.json").read_text()
+    idle = checkout.call("train", "run=last")
+    assert (idle.code, "this run is finished" in idle.out) == (0, True)
+    assert (run.directory / "result.json").read_text() == before
     refused = checkout.call("train", "run=last", "model.hidden=32", "data.rows=900")
     assert refused.code == 2
     assert "cannot be resumed with data.rows, model.hidden changed" in refused.err
@@ -173,10 +177,11 @@ def test_a_resume_refuses_what_would_make_another_run_and_takes_the_rest(checkou
 
 
 def test_two_processes_train_as_one(checkout, tmp_path):
-    done = checkout.call("train", *SMOKE, "logger=none", f"runs_dir={tmp_path}/one", "data.rows=1210")
+    """121 rows to validate in batches of 20: one process has a part more than the other."""
+    done = checkout.call("train", *SMOKE, "logger=none", f"runs_dir={tmp_path}/one", "data.rows=1210", "trainer.batch_size=20")
     assert done.code == 0, done.err
     both = checkout.run("train", f"pkg={PACKAGE}", "scale=smoke", "logger=none", "hardware=ddp_cpu", "devices=2",
-                        f"runs_dir={tmp_path}/two", "data.rows=1210")  # fmt: skip
+                        f"runs_dir={tmp_path}/two", "data.rows=1210", "trainer.batch_size=20")  # fmt: skip
     assert both.code == 0, both.err
     one, two = (list_runs(tmp_path / name)[0] for name in ("one", "two"))
     a, b = rows(one), rows(two)

@@ -64,6 +64,16 @@ def test_an_empty_split_and_a_silent_about_are_refused():
         Data(one, one, one, about={"fingerprint": ""})
 
 
+def test_what_a_checkpoint_could_not_read_back_is_made_plain_or_refused():
+    one = Columns({"x": torch.zeros(3)})
+    known = {"fingerprint": "", "synthetic": np.bool_(True), "mean": np.float64(0.5), "scale": [torch.ones(2)]}
+    about = Data(one, one, one, about=known).about
+    assert about["scale"] == [[1.0, 1.0]]
+    assert type(about["mean"]) is float
+    with pytest.raises(DataError, match="about.model holds a Linear"):
+        Data(one, one, one, about={**known, "model": torch.nn.Linear(1, 1)})
+
+
 def test_the_fingerprint_sees_values_names_shapes_and_types():
     x = np.arange(6.0)
     prints = [

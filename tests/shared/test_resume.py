@@ -95,6 +95,26 @@ def test_stopped_and_resumed_is_never_stopped(stops, new_run, reference):
     assert resumed_last["progress"]["order"] == last["progress"]["order"] != 0
 
 
+def test_killed_before_the_first_checkpoint_it_begins_anew(new_run, reference):
+    _, rows, _ = reference
+    run = new_run("early")
+    run.append({"step": 3, "epoch": 0, "train/loss": 1.0})
+    with open(run.metrics_path, "a") as file:
+        file.write('{"step": 6, "tra')
+    fit(run)
+    assert record(run)[0] == rows
+
+
+def test_a_signal_in_the_last_validation_is_not_lost(new_run):
+    class Last(Curve):
+        def score(self, predictions):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().score(predictions)
+
+    with pytest.raises(Interrupted):
+        fit(new_run("last"), task=Last(), epochs=1)
+
+
 def test_a_signal_during_validation_waits_for_a_whole_state(new_run, reference):
     weights, rows, _ = reference
 

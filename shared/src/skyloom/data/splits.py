@@ -39,6 +39,7 @@ class Data:
         for name in ("train", "val", "test"):
             if len(getattr(self, name)) == 0:
                 raise DataError(f"the {name} split is empty: give more rows, or other split fractions.")
+        self.about = _plain(self.about, "about")
         if self.group is not None and self.group not in self.carry:
             raise DataError(f"group column {self.group!r} must be among the carried columns {list(self.carry)}.")
         missing = [key for key in ("fingerprint", "synthetic") if key not in self.about]
@@ -47,6 +48,21 @@ class Data:
 
     def sizes(self) -> dict[str, int]:
         return {name: len(getattr(self, name)) for name in ("train", "val", "test")}
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Numbers of NumPy and torch as Python's own: only those are read back from a checkpoint without unpickling."""
+    if isinstance(value, dict):
+        return {key: _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item, where) for item in value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise DataError(
+        f"{where} holds a {type(value).__name__}; it travels in checkpoints and must be text, numbers, lists, dicts."
+    )
 
 
 def columns_of(batch: Batch, names: Sequence[str]) -> Batch:

@@ -49,7 +49,7 @@ def execute(run: Run, config: dict[str, Any]) -> Outcome:
 
 
 def _record(run: Run, config: dict[str, Any], outcome: Outcome, seconds: float) -> None:
-    metrics = outcome["metrics"]
+    metrics = outcome["metrics"] or run.result.get("metrics", {})  # what an earlier part of the run measured is kept
     values = {name: m["value"] for name, m in metrics.items()}
     run.update(
         status=outcome["status"],

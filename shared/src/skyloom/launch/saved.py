@@ -58,12 +58,15 @@ def predict(words: list[str]) -> int:
     if not source.exists():
         raise MissingFile(f"input={source} does not exist.")
     target = Path(own.get("output") or run.directory / "predictions" / f"{source.stem}.parquet")
+    if source.stem == "test" and "output" not in own:
+        raise ConfigError("predictions/test.parquet holds the test split's own: say output=<file>.")
     if target.exists() and "output" in own:
         raise ConfigError(f"output={target} exists already and is not overwritten: name another file.")
     from skyloom.training.saved import load_task
 
     task, about = load_task(run)
     _, loop = _loop(config)
+    loop.limit_batches = None  # whatever the training tried, every row is wanted here
     task = task.to(loop.fabric.device) if loop.fabric is not None else task
 
     def apply(dataset: Any) -> dict[str, np.ndarray]:

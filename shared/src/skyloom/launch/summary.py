@@ -23,10 +23,11 @@ def interval(metric: dict[str, Any]) -> str:
 
 
 def print_summary(run: Run, page: Path | None) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     result = run.result
-    console.print(f"\n{result['pkg']} {result.get('experiment') or ''}: {result['status']}", style="bold", end="")
-    console.print(f" after {result['duration_s']:.0f} s" + (f" ({result['reason']})" if result.get("reason") else ""))
+    console.print(f"\n{result['pkg']} {result.get('experiment') or 'default'}: {run.status}", style="bold", end="")
+    took = f" after {result['duration_s']:.0f} s" if result.get("duration_s") is not None else ""
+    console.print(took + (f" ({result['reason']})" if result.get("reason") else ""))
     if result.get("synthetic"):
         console.print("data: synthetic")
     tested = {name: m for name, m in result.get("metrics", {}).items() if name.startswith("test/")}

@@ -28,6 +28,12 @@ def train(words: list[str]) -> int:
     own, overrides = take(words, *OWN)
     if "run" in own:
         run, config = resumed(own["run"], overrides)
+        if run.status == "finished" and not take(overrides, "pkg", "runs_dir")[1]:
+            from skyloom.launch.summary import print_summary
+
+            print_summary(run, run.directory / "report.html")
+            print("this run is finished; trainer.epochs=<more> trains it longer")  # noqa: T201
+            return 0
         return _go_on(run, config, overrides)
     config = resolve(compose_config(overrides))
     if own.get("resume") == "auto":
@@ -68,6 +74,8 @@ def finish(run: Run, config: dict[str, Any]) -> int:
 def resumed(text: str, overrides: list[str]) -> tuple[Run, dict[str, Any]]:
     """The run named, and its configuration with the few changes that a resume allows."""
     run = find_run(text, runs_dir(overrides))
+    if run.held:
+        raise UserError(f"another process is working on {run.directory}; wait for it, or stop it with SIGTERM.")
     run.writable = True
     config = run.config
     _, overrides = take(overrides, "pkg", "+experiment")

@@ -68,7 +68,7 @@ def bootstrap(
     order = np.argsort(label, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
     draws: dict[str, list[float]] = {}
-    for _ in range(resamples):
+    for _ in range(resamples if len(members) > 1 else 0):  # one group tells nothing of how groups differ
         chosen = rng.integers(0, len(members), len(members))
         index = torch.as_tensor(np.concatenate([members[k] for k in chosen]) if groups is not None else chosen)
         for name, value in score(Resample(predictions, index)).items():

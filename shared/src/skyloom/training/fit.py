@@ -194,7 +194,7 @@ class Fit:
         """Norm of the gradient over all parameters, before it is clipped to `clip_norm`."""
         scaler = getattr(self.precision, "scaler", None)
         if scaler is not None:
-            self.precision.unscale_gradients(self.optimizer)
+            self.precision.unscale_gradients(self.optimizer.optimizer)  # the scaler knows it by identity, unwrapped
         gradients = [q.grad for q in self.parameters if q.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         limit = self.settings.clip_norm
@@ -236,6 +236,9 @@ class Fit:
     def validate(self) -> bool:
         """Score the whole validation split; keep the best; say whether a sweep prunes the run here."""
         p, settings = self.progress, self.settings
+        if self.fabric.world_size > 1:  # running statistics are each process' own; those of the first are saved
+            for buffer in self.task.buffers():
+                torch.distributed.broadcast(buffer, 0)
         try:
             with self.average.in_place() if self.average else nullcontext():
                 metrics = settings.evaluate(self.task, self.data, "val", self.stop)
@@ -266,6 +269,7 @@ class Fit:
         self.task.eval()
         self.settings._seed_everything("evaluate", "loss")
         with torch.no_grad(), self.fabric.autocast():
+            parts = [part for part in parts if len(part)]
             for part, batch in zip(parts, load(self.data.val, parts), strict=True):
                 loss = float(self.task.losses(self.settings._placed(batch))["loss"])
                 total += torch.tensor([loss * len(part), len(part)], dtype=torch.float64)
@@ -339,9 +343,10 @@ class Fit:
         self.saved_at = time.monotonic()
         p = self.progress
         if self.fabric.world_size > 1:  # sums differ from process to process; what is saved is their mean
-            names = sorted(p.sums)
-            mean = self._reduced(torch.tensor([p.sums[n] for n in names], dtype=torch.float64), "mean")
-            p.sums = dict(zip(names, mean.tolist(), strict=True))
+            for sums in (p.sums, self.logged_sums):
+                names = sorted(sums)
+                mean = self._reduced(torch.tensor([sums[n] for n in names], dtype=torch.float64), "mean")
+                sums.update(zip(names, mean.tolist(), strict=True))
         if self.run is None or not self.run.writable:
             return
         scaler = getattr(self.precision, "scaler", None)
@@ -361,6 +366,8 @@ class Fit:
         """Go on from the run's last good checkpoint, if it has one."""
         state = checkpoints.load_last(self.run.checkpoints) if self.run is not None else None
         if state is None:
+            if self.run is not None:
+                self.run.keep_rows(0)  # written by a start that was killed before its first checkpoint
             return
         assert self.run is not None
         was, is_now = state["about"].get("fingerprint"), self.data.about.get("fingerprint")

@@ -18,6 +18,8 @@ def fetch(dataset: Any, rows: np.ndarray) -> Batch:
     if hasattr(dataset, "__getitems__"):
         batch = dataset.__getitems__(rows)
         return batch if isinstance(batch, dict) else default_collate(batch)
+    if len(rows) == 0:
+        return {name: value[:0] for name, value in default_collate([dataset[0]]).items()}
     return default_collate([dataset[int(row)] for row in rows])
 
 

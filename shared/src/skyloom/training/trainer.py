@@ -121,6 +121,8 @@ class Trainer:
             fit.resume()
             if not fit.progress.finished:
                 fit.epochs()
+            if self._anywhere(stop.requested is not None)[0]:
+                raise Interrupted(stop.requested or signal.SIGTERM)
         fit.restore_best()
         fabric.barrier()
         return fit.progress
@@ -143,7 +145,8 @@ class Trainer:
         """
         fabric = self._fabric
         rows = np.arange(len(dataset))[fabric.global_rank :: fabric.world_size]
-        parts = np.array_split(rows, max(math.ceil(len(rows) / self.batch_size), 1))[: self.limit_batches]
+        longest = math.ceil(len(dataset) / fabric.world_size)  # as many parts in every process: they meet after each
+        parts = np.array_split(rows, max(math.ceil(longest / self.batch_size), 1))[: self.limit_batches]
         was_training = task.training
         task.eval()
         pieces: list[dict[str, Tensor]] = []
