@@ -3,7 +3,8 @@
 import inspect
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
@@ -13,6 +14,7 @@ from skyloom.errors import ConfigError, UserError, nearest
 
 __all__ = ["build", "check_targets", "workflow_parts"]
 
+PLAIN = (int, float, str, bool, type(None))
 SPECIAL = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 
@@ -26,7 +28,26 @@ def check_targets(config: dict[str, Any]) -> int:
         for key in node.keys() - SPECIAL:
             if names is not None and key not in names:
                 raise ConfigError(f"{path}.{key}: {node['_target_']} has no such argument.{nearest(key, names)}")
+        _check_values(target, node, path)
     return count
+
+
+def _check_values(target: Callable[..., Any], node: dict[str, Any], path: str) -> None:
+    """Refuse text where a number is meant, and the like, for arguments annotated with plain types."""
+    try:
+        hints = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except Exception:  # an annotation that cannot be resolved tells nothing
+        return
+    for key, value in node.items():
+        hint = hints.get(key)
+        options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if isinstance(value, (dict, list)) or not all(option in PLAIN for option in options):
+            continue
+        allowed = set(options)
+        fits = type(value) in allowed or (type(value) is int and float in allowed)
+        if not fits and not (type(value) is float and int in allowed and value.is_integer()):
+            wanted = " or ".join(sorted("null" if kind is type(None) else kind.__name__ for kind in allowed))
+            raise ConfigError(f"{path}.{key}={value}: {wanted} is wanted, not {type(value).__name__}.")
 
 
 def build(config: dict[str, Any], name: str, **more: Any) -> Any:

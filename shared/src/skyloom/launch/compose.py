@@ -83,7 +83,9 @@ def resolve(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise ConfigError(_plainly(error)) from None
     assert isinstance(plain, dict)
-    check_goals(plain["goals"])
+    if type(plain.get("seed")) is not int:
+        raise ConfigError(f"seed={plain.get('seed')}: a whole number is wanted.")
+    check_goals(plain["goals"] or [])
     for entry in plain["objective"]:
         if set(entry) != {"metric", "direction"}:
             raise ConfigError(f"objective {entry} cannot be read: write {{metric: val/nll, direction: minimize}}.")
