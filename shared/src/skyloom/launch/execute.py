@@ -1,6 +1,5 @@
 """One run, from its record to its result: the same in this process, in processes of its own, and in a sweep's job."""
 
-import sys
 import time
 import traceback
 from pathlib import Path
@@ -171,8 +170,3 @@ class _Nothing:
     def __enter__(self) -> None: ...
 
     def __exit__(self, *error: object) -> None: ...
-
-
-def fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201
-    return 2
