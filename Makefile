@@ -14,12 +14,12 @@ export SKYLOOM_OVERRIDES = $(MAKEOVERRIDES)
 # Two busy threads on two cores are far slower than one for small operations (training measures and chooses by itself).
 export OMP_NUM_THREADS ?= 1
 
-LAUNCHED := train evaluate predict report export sweep runs ls config rerun new bench
+LAUNCHED := train analyse evaluate predict report export sweep runs ls config rerun new bench prepare look select candidates golden
 .PHONY: help setup $(LAUNCHED) test test-all test-gpu lint format docs wheels clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */|/' | awk -F'|' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## the environment in .venv; extras=bench adds the peers of `make bench`, extras=all everything
 ifneq ($(extras),)
@@ -38,8 +38,13 @@ $(VENV)/.fingerprint-%:
 	@touch $@
 
 train: $(STAMP)    ## train pkg=<package> [+experiment=<name>] [key=value …]; run=<directory> resumes
+prepare: $(STAMP)  ## write a package's data to disk: pkg=… [argument=value …]
+look: $(STAMP)     ## a page of what the network will see: pkg=… [data=…]
 evaluate: $(STAMP) ## score a run's best weights on its test split again: run=<directory or part of its name>
 predict: $(STAMP)  ## apply a run's best weights to new data: run=… input=<file>
+select: $(STAMP)   ## what to label next, chosen by a run: run=… [n=…]
+candidates: $(STAMP) ## ranked, de-duplicated finds of a run: run=…
+golden: $(STAMP)   ## a package's known cases, computed and compared: pkg=…
 report: $(STAMP)   ## write a run's HTML page: run=…; many runs in one page and table: group=<experiment or sweep>
 export: $(STAMP)   ## write a run's best weights as one portable graph, checked against the original: run=…
 sweep: $(STAMP)    ## many runs, chosen by Optuna: pkg=… +experiment=… sweep=…, or plainly seed=1,2,3
@@ -52,6 +57,9 @@ new: $(STAMP)      ## write a working package to start from: pkg=<name>
 
 $(LAUNCHED):
 	@$(RUN) $@
+analyse: $(STAMP)
+# a verb that only one package has, or a typing error: the launcher knows
+.DEFAULT: ; @$(RUN) $@
 
 test: $(STAMP)     ## everything that needs no GPU and no patience
 	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu' $(args)

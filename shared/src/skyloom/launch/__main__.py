@@ -10,6 +10,7 @@ from skyloom.launch.words import given_words
 
 VERBS = {  # verb: module that does it
     "train": "training",
+    "analyse": "training",
     "rerun": "training",
     "evaluate": "saved",
     "predict": "saved",
@@ -32,10 +33,14 @@ def main(argv: list[str]) -> int:
     debug = "debug=true" in words
     words = [word for word in words if word != "debug=true"]
     try:
-        if verb not in VERBS:
-            raise UserError(f"there is no verb {verb!r}.{nearest(verb, VERBS)}")
-        module = importlib.import_module(f"skyloom.launch.{VERBS[verb]}")
-        return int(getattr(module, verb)(words) or 0)
+        if verb in VERBS:
+            module = importlib.import_module(f"skyloom.launch.{VERBS[verb]}")
+            return int(getattr(module, verb)(words) or 0)
+        from skyloom.launch.package_verbs import call, package_verbs
+
+        if verb not in package_verbs():
+            raise UserError(f"there is no verb {verb!r}.{nearest(verb, [*VERBS, *package_verbs()])}")
+        return call(verb, words)
     except (UserError, PermissionError) as error:
         if debug:
             traceback.print_exc()

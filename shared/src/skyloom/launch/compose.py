@@ -62,6 +62,7 @@ def compose_config(overrides: list[str]) -> DictConfig:
     """Compose, with errors that name what exists; values are not resolved yet."""
     overrides = [f"+{word}" if word.startswith(("experiment=", "debug=")) else word for word in overrides]
     _check_choices(overrides)
+    overrides = _of_package(overrides)
     _register_resolvers()
     GlobalHydra.instance().clear()
     try:
@@ -75,8 +76,12 @@ def compose_config(overrides: list[str]) -> DictConfig:
     return config
 
 
-def resolve(config: DictConfig) -> dict[str, Any]:
-    """Plain values: every interpolation resolved once, every missing one named."""
+def resolve(config: DictConfig, verb: str | None = None) -> dict[str, Any]:
+    """Plain values: every interpolation resolved once, every missing one named.
+
+    Of the package's verbs only `verb` stays; for a run, those that work on runs.
+    """
+    config["verbs"] = {k: v for k, v in config.verbs.items() if (k == verb if verb else v.get("_partial_"))}
     try:
         OmegaConf.resolve(config)
         plain = OmegaConf.to_container(config, throw_on_missing=True)
@@ -115,6 +120,18 @@ def _check_choices(overrides: list[str]) -> None:
             f"+experiment={experiment} belongs to pkg={known[experiment].get('pkg')}, not to pkg={pkg}, "
             f"which has: {', '.join(own) or 'none yet'}."
         )
+
+
+def _of_package(overrides: list[str]) -> list[str]:
+    """`data=bologna1` of pkg=lensfind is `data=lensfind/bologna1` where there is no other `bologna1`."""
+    pkg = next(word.partition("=")[2] for word in overrides if word.lstrip("+").startswith("pkg="))
+    named = []
+    for word in overrides:
+        group, _, choice = word.partition("=")
+        folder = conf_dir() / group.lstrip("+")
+        own = folder / pkg / f"{choice}.yaml"
+        named.append(f"{group}={pkg}/{choice}" if own.is_file() and not (folder / f"{choice}.yaml").is_file() else word)
+    return named
 
 
 def _teach(error: Exception, overrides: list[str]) -> str:

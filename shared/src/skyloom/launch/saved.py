@@ -13,7 +13,7 @@ from skyloom.launch.words import take
 from skyloom.run import Run, find_run, judge_goals, list_runs
 from skyloom.training.progress import said
 
-__all__ = ["evaluate", "export", "predict"]
+__all__ = ["evaluate", "export", "named_run", "predict"]
 
 
 def evaluate(words: list[str]) -> int:
@@ -109,18 +109,25 @@ def export(words: list[str]) -> int:
     return 0
 
 
+def named_run(text: str, words: list[str]) -> tuple[Run, dict[str, Any], list[str]]:
+    """The run that `text` names (a directory, a unique part of it, or `last`), its record, and the words left over."""
+    own, rest = take(words, "pkg")
+    folder = runs_dir(rest)
+    run = _newest_trained(folder, own.get("pkg")) if text == "last" else find_run(text, folder)
+    run.writable = True
+    return run, run.config, take(rest, "runs_dir")[1]
+
+
 def _named(words: list[str], *names: str) -> tuple[Run, dict[str, Any], dict[str, str]]:
-    own, rest = take(words, "run", "pkg", *names)
+    own, rest = take(words, "run", *names)
     if "run" not in own:
         raise ConfigError("say which run: run=<directory or a unique part of it>; run=last is the newest.")
-    run = _newest_trained(runs_dir(rest), own.get("pkg")) if own["run"] == "last" else find_run(own["run"], runs_dir(rest))
-    run.writable = True
-    config = run.config
+    run, config, rest = named_run(own["run"], rest)
     for word in rest:
         name, _, value = word.partition("=")
         if name.startswith("predict.") and config.get("predict"):
             config["predict"][name.removeprefix("predict.")] = OmegaConf.create(f"value: {value}").value
-        elif name != "runs_dir":
+        else:
             allowed = ", ".join([*names, "predict.<argument>"] if "input" in names else names) or "nothing else"
             raise ConfigError(f"{word}: a saved run is used as it was recorded; beside run= it takes {allowed}.")
     check_targets({"predict": config.get("predict")})

@@ -14,12 +14,12 @@ from skyloom.launch.words import take
 from skyloom.run import Run, find_run, list_runs
 from skyloom.run.files import write_text
 
-__all__ = ["finish", "rerun", "train"]
+__all__ = ["analyse", "finish", "rerun", "train"]
 
 # What may change when a run is taken up again; anything else would make its second half another run.
 MAY_CHANGE = (
     *(f"trainer.{name}" for name in ("epochs", "patience", "checkpoint_every", "log_every", "workers", "nonfinite_skips")),
-    *("logger", "hardware", "devices", "goals", "title", "evaluation", "predict", "sweep"),
+    *("logger", "hardware", "devices", "goals", "title", "evaluation", "predict", "verbs", "sweep"),
 )
 OWN = ("run", "resume")
 
@@ -47,6 +47,9 @@ def train(words: list[str]) -> int:
 
         return submit(config, overrides)
     return finish(new_run(config, "train", overrides), config)
+
+
+analyse = train  # what a package without a network calls it
 
 
 def _go_on(run: Run, config: dict[str, Any], overrides: list[str]) -> int:
