@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from skyloom.errors import ConfigError, MissingFile
+from skyloom.errors import ConfigError, MissingFile, nearest
 from skyloom.launch.build import build, check_targets, workflow_parts
 from skyloom.launch.records import runs_dir
 from skyloom.launch.words import take
@@ -80,32 +80,22 @@ def predict(words: list[str]) -> int:
 
 
 def export(words: list[str]) -> int:
-    """The best weights as one graph that needs no Skyloom (torch.export), with a parity check."""
-    import torch
-
-    run, config, own = _named(words, "output")
+    """The best weights as one graph that needs no Skyloom, with a parity check."""
+    run, config, own = _named(words, "output", "format")
+    from skyloom.training.graphs import FORMATS, write_graph
     from skyloom.training.saved import load_task
 
+    format = own.get("format", "pt2")
+    if format not in FORMATS:
+        raise ConfigError(f"format={format} does not exist.{nearest(format, FORMATS)}")
     task, _ = load_task(run)
     if not hasattr(task, "example"):
         raise ConfigError(f"the task of pkg={config['pkg']} gives no `example()` batch, so it cannot be exported.")
-    module = task.exportable() if hasattr(task, "exportable") else _Predicting(task)
-    module.eval()
-    example = task.example()
-    batch = torch.export.Dim("batch", min=1)
-    graph = torch.export.export(module, (example,), dynamic_shapes=({name: {0: batch} for name in example},), strict=False)
-    path = Path(own.get("output") or run.directory / "export" / "model.pt2")
+    path = Path(own.get("output") or run.directory / "export" / f"model{FORMATS[format]}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    from skyloom.run.files import write_whole
-
-    with write_whole(path) as temporary:
-        torch.export.save(graph, temporary)
-    with torch.no_grad():
-        ours, theirs = module(example), torch.export.load(path).module()(example)
-    worst = max(float((ours[k] - theirs[k]).abs().max()) for k in ours)
-    if not worst <= 1e-5:
-        raise RuntimeError(f"the exported graph differs from the model by {worst:.3g}; {path} must not be used.")
-    said(f"written: {path} (inputs {', '.join(example)}; outputs {', '.join(ours)}; largest difference {worst:.2g})")
+    done = write_graph(task, path, format)
+    named = f"inputs {', '.join(done.inputs)}; outputs {', '.join(done.outputs)}"
+    said(f"written: {path} ({named}; largest difference {done.worst:.2g})")
     return 0
 
 
@@ -150,17 +140,3 @@ def _loop(config: dict[str, Any]) -> tuple[Any, Any]:
     fabric = make_fabric(devices=1)
     fabric.launch()
     return fabric, build(config, "trainer")(fabric=fabric)
-
-
-def _Predicting(task: Any) -> Any:
-    import torch
-
-    class Predicting(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.task = task
-
-        def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-            return self.task.predict(batch)
-
-    return Predicting()
