@@ -57,6 +57,9 @@ def test_a_wrong_package_is_one_line_at_once_without_torch(words, complaint, che
         ("scale=huge", "scale=huge does not exist. Valid: full, laptop, smoke."),
         ("model._target_=toyloom.model.nothing", "model._target_=toyloom.model.nothing cannot be imported"),
         ("trainer.epochs=three", "trainer.epochs=three: int is wanted, not str"),
+        ("trainer.limit_batches=-1", "trainer.limit_batches=-1 must be positive, or null"),
+        ("trainer.workers=-1", "trainer.workers=-1 must not be negative"),
+        ("~trainer", "trainer is taken away (~trainer), but no run goes without it"),
         ("trainer.clip_norm=abc", "trainer.clip_norm=abc: float or null is wanted, not str"),
         ("optimizer.lr=abc", "optimizer.lr=abc: float is wanted, not str"),
         ("data.rows=null", "data.rows=None: int is wanted, not NoneType"),
@@ -129,6 +132,10 @@ def test_a_machine_keeps_its_own_settings_untracked(checkout):
     (checkout.root / "conf" / "local" / "default.yaml").write_text("# @package _global_\ncache_dir: /scratch/mine\n")
     done = checkout.call("config", f"pkg={PACKAGE}")
     assert yaml.safe_load(done.out.split("\n# choices")[0])["cache_dir"] == "/scratch/mine"
+    mine = checkout.root / "mine"
+    with (checkout.root / "conf" / "local" / "default.yaml").open("a") as file:
+        file.write(f"runs_dir: {mine}\n")
+    assert str(mine) in checkout.call("predict", "run=last", "input=nothing").err, "verbs look for runs where runs are written"
     ignored = subprocess.run(["git", "check-ignore", "-q", "conf/local/default.yaml"], cwd=ROOT, check=False)
     assert ignored.returncode == 0
 

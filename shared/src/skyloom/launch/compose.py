@@ -81,13 +81,17 @@ def resolve(config: DictConfig, verb: str | None = None) -> dict[str, Any]:
 
     Of the package's verbs only `verb` stays; for a run, those that work on runs.
     """
-    config["verbs"] = {k: v for k, v in config.verbs.items() if (k == verb if verb else v.get("_partial_"))}
+    verbs = config.get("verbs") or {}
+    config["verbs"] = {k: v for k, v in verbs.items() if (k == verb if verb else v.get("_partial_"))}
     try:
         OmegaConf.resolve(config)
         plain = OmegaConf.to_container(config, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigError(_plainly(error)) from None
     assert isinstance(plain, dict)
+    for name in ("trainer", "hardware", "workflow"):
+        if "_target_" not in (plain.get(name) or {}):
+            raise ConfigError(f"{name} is taken away (~{name}), but no run goes without it.")
     if type(plain.get("seed")) is not int:
         raise ConfigError(f"seed={plain.get('seed')}: a whole number is wanted.")
     check_goals(plain["goals"] or [])

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from skyloom.launch.compose import conf_dir
 from skyloom.run import Run
 from skyloom.run.provenance import record_provenance
@@ -23,7 +25,9 @@ def new_run(config: dict[str, Any], verb: str, overrides: list[str], directory: 
 
 def runs_dir(overrides: list[str]) -> str:
     given = dict(word.split("=", 1) for word in overrides if word.startswith("runs_dir="))
-    return given.get("runs_dir") or os.environ.get("SKYLOOM_RUNS") or str(conf_dir().parent / "runs")
+    local = conf_dir() / "local" / "default.yaml"
+    own = (yaml.safe_load(local.read_text(encoding="utf-8")) or {}).get("runs_dir") if local.exists() else None
+    return given.get("runs_dir") or own or os.environ.get("SKYLOOM_RUNS") or str(conf_dir().parent / "runs")
 
 
 def write_page(directory: Path) -> Path | None:

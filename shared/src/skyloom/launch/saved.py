@@ -134,9 +134,9 @@ def _newest_trained(folder: str, pkg: str | None) -> Run:
 
 
 def _loop(config: dict[str, Any]) -> tuple[Any, Any]:
-    """One process on the device at hand, whatever the run was trained on."""
+    """One process on the device at hand, whatever the run was trained on, at the run's precision."""
     from skyloom.training.hardware import fabric as make_fabric
 
-    fabric = make_fabric(devices=1)
+    fabric = make_fabric(devices=1, precision=config["hardware"].get("precision", "32-true"))
     fabric.launch()
     return fabric, build(config, "trainer")(fabric=fabric)

@@ -22,7 +22,10 @@ __all__ = ["Claim", "Sweep"]
 
 ATTEMPTS = 3  # of a trial whose worker is killed each time
 # What another worker, or a resume, may say differently. All else makes the trials what they are.
-MAY_DIFFER = ("logger", "hardware", "devices", "runs_dir", "cache_dir", "sweep", "title", "goals", "evaluation", "predict")
+MAY_DIFFER = (
+    *("logger", "hardware", "devices", "runs_dir", "cache_dir", "sweep"),
+    *("title", "goals", "evaluation", "predict", "verbs"),
+)
 
 
 @dataclass(frozen=True)

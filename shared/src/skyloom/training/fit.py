@@ -4,7 +4,7 @@ import math
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -27,6 +27,7 @@ from skyloom.training.profiling import Profiler
 from skyloom.training.progress import Bar, said
 from skyloom.training.schedules import Schedule
 from skyloom.training.task import Task
+from skyloom.training.whole_step import WholeStep
 
 if TYPE_CHECKING:
     from skyloom.training.trainer import Trainer
@@ -62,7 +63,6 @@ class Progress:
     finished: bool = False
     sums: dict[str, float] = field(default_factory=dict)  # of loss terms since the last epoch's end
     count: int = 0
-    seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)  # of the last validation
 
 
@@ -98,7 +98,7 @@ class Fit:
         self.progress = Progress()
         self.profiler: Profiler | None = None
         self.best: dict[str, Any] | None = None
-        self.order = Order(
+        self.order = getattr(data.train, "order", Order)(
             len(data.train),
             trainer.batch_size,
             trainer.seed,
@@ -112,6 +112,7 @@ class Fit:
         self.logged_sums: dict[str, float] = {}
         self.waiting = 0.0
         self.quiet = trainer.quiet or self.fabric.global_rank > 0
+        self.pools: bool | None = None if trainer.accumulate > 1 else False  # whether the loss takes means over whole steps
 
     # ---------------------------------------------------------------- epochs and steps
 
@@ -157,21 +158,16 @@ class Fit:
             group["lr"] = rate * self.schedule.factor(p.step, self.settings.epochs * self.per_epoch, self.per_epoch)
         values: list[float] = []
         names: list[str] = []
-        for k in range(n):
-            began = time.perf_counter()
-            rows, batch = next(pieces)
-            self.waiting += time.perf_counter() - began
-            batch = self.settings._placed(batch)
-            if self.data.augment is not None:
-                index = torch.as_tensor(rows, device=self.fabric.device)
-                batch = self.data.augment(batch, SampleDraws(self.settings.seed, p.epoch, index))
-            with self.fabric.no_backward_sync(self.wrapped, enabled=True) if k < n - 1 else nullcontext():
-                with self.autocast():
-                    terms = self.losses(batch)
-                self.fabric.backward(terms["loss"] / n if n > 1 else terms["loss"])
-            names = list(terms)
-            new = self._numbers(terms)
-            values = [a + b / n for a, b in zip(values, new, strict=True)] if values else [v / n for v in new]
+        parts, whole = self._parts(pieces)
+        with whole:
+            for k, (rows, batch) in enumerate(parts):
+                with self.fabric.no_backward_sync(self.wrapped, enabled=True) if k < n - 1 else nullcontext():
+                    with self.autocast():
+                        terms = self.losses(batch)
+                    self.fabric.backward(terms["loss"] / n if n > 1 else terms["loss"])
+                names = list(terms)
+                new = self._numbers(terms)
+                values = [a + b / n for a, b in zip(values, new, strict=True)] if values else [v / n for v in new]
         norm = self._clip()
         if not math.isfinite(norm) or (self.fabric.world_size == 1 and not math.isfinite(values[names.index("loss")])):
             self._nonfinite(batch, rows, names, values, norm)
@@ -183,6 +179,37 @@ class Fit:
                 p.sums[name] = p.sums.get(name, 0.0) + value
             p.count += 1
         self.optimizer.zero_grad()
+
+    def _parts(self, pieces: Iterator[tuple[np.ndarray, Batch]]) -> tuple[Iterable[tuple[np.ndarray, Batch]], Any]:
+        """The micro-batches of a step; for losses that need means over all of them, those means, measured beforehand.
+
+        Whether the loss does is seen in the first step. Measuring leaves generators and buffers as they were.
+        """
+        stream = (self._part(pieces) for _ in range(self.settings.accumulate))
+        if self.pools is False:
+            return stream, nullcontext()
+        parts = list(stream)
+        buffers = [(buffer, buffer.clone()) for buffer in self.task.buffers()]
+        with torch.no_grad(), self.autocast(), WholeStep(len(parts)) as whole:
+            for _, batch in parts:
+                self.losses(batch)
+            self.pools = whole.asked
+            if self.pools:
+                whole.measured()
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        self.settings._set_generators((self.draws + self.progress.step) % 2**63)
+        return parts, whole if self.pools else nullcontext()
+
+    def _part(self, pieces: Iterator[tuple[np.ndarray, Batch]]) -> tuple[np.ndarray, Batch]:
+        began = time.perf_counter()
+        rows, batch = next(pieces)
+        self.waiting += time.perf_counter() - began
+        batch = self.settings._placed(batch)
+        if self.data.augment is not None:
+            index = torch.as_tensor(rows, device=self.fabric.device)
+            batch = self.data.augment(batch, SampleDraws(self.settings.seed, self.progress.epoch, index))
+        return rows, batch
 
     def _numbers(self, terms: dict[str, Tensor]) -> list[float]:
         """Values of the loss terms: on a GPU all at once, the one forced wait for it in a step."""

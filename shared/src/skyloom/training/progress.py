@@ -23,7 +23,6 @@ class Bar:
 
     def __init__(self, label: str, total: int, done: int = 0, quiet: bool = False):
         self.label, self.total, self.done, self.quiet = label, total, done, quiet
-        self.note = ""
         self._start, self._first, self._last_line = time.monotonic(), done, time.monotonic()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -38,12 +37,11 @@ class Bar:
                 TextColumn("{task.fields[rate]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
                 console=Console(stderr=True),
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, rate="", note="")
+            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, rate="")
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -59,9 +57,9 @@ class Bar:
             if moment - self._drawn > 0.1 or self.done >= self.total:
                 self._drawn = moment
                 rate = (self.done - self._first) / max(moment - self._start, 1e-9)
-                self._bar.update(self._task, completed=self.done, rate=f"{rate:.1f}/s", note=self.note)
+                self._bar.update(self._task, completed=self.done, rate=f"{rate:.1f}/s")
         elif moment - self._last_line > LINE_EVERY:
             self._last_line = moment
             rate = (self.done - self._first) / max(moment - self._start, 1e-9)
             left = (self.total - self.done) / rate if rate > 0 else float("nan")
-            said(f"{self.label}: {self.done}/{self.total}, {rate:.1f}/s, {left:.0f} s left  {self.note}")
+            said(f"{self.label}: {self.done}/{self.total}, {rate:.1f}/s, {left:.0f} s left")

@@ -6,6 +6,7 @@ predictions = trainer.predict(task, data.test)
 """
 
 import math
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,6 +85,16 @@ class Trainer:
             for name in ("epochs", "batch_size", "accumulate", "validate_every", "log_every")
             if (value := getattr(self, name)) < 1
         ]
+        complaints += [
+            f"trainer.{name}={value} must be positive, or null"
+            for name in ("clip_norm", "patience", "limit_batches", "profile")
+            if (value := getattr(self, name)) is not None and value <= 0
+        ]
+        complaints += [
+            f"trainer.{name}={value} must not be negative"
+            for name in ("min_delta", "checkpoint_every", "nonfinite_skips", "workers")
+            if (value := getattr(self, name)) < 0
+        ]
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             complaints.append(f"trainer.ema_decay={self.ema_decay} must lie between 0 and 1")
         for goal in self.objective:
@@ -114,6 +125,8 @@ class Trainer:
             prune: called with every validation; true ends the run as pruned
         """
         fabric = self._fabric
+        if self.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or CUDA's matrix products refuse
         torch.use_deterministic_algorithms(self.deterministic)
         fit = Fit(self, task, data, optimizer, schedule or Cosine(), run, record, prune)
         with StopSignals(deferred=True) as stop:
