@@ -160,7 +160,7 @@ class Fit:
         names: list[str] = []
         parts, whole = self._parts(pieces)
         with whole:
-            for k, (rows, batch) in enumerate(parts):
+            for k, (rows, batch) in enumerate(parts):  # noqa: B007
                 with self.fabric.no_backward_sync(self.wrapped, enabled=True) if k < n - 1 else nullcontext():
                     with self.autocast():
                         terms = self.losses(batch)
