@@ -85,7 +85,7 @@ def strata(table: pd.DataFrame, smallest: int = 10) -> np.ndarray:
         seeing = np.where(np.isnan(value), "?", np.digitize(value, SEEING_EDGES).astype(str)).astype(object)
     key = label + "|" + survey + "|" + seeing
     for coarser in (label + "|" + survey + "|*", label + "|*|*"):
-        names, inverse, counts = np.unique(key.astype(str), return_inverse=True, return_counts=True)
+        _, inverse, counts = np.unique(key.astype(str), return_inverse=True, return_counts=True)
         key = np.where(counts[inverse] < smallest, coarser, key)
     return key.astype(str)
 
@@ -118,7 +118,7 @@ def assign_splits(
             raise DataError(
                 f"group {name!r} stands in {settled[name]!r} and in {side!r}: rows of one object or 5 arcsec of sky."
             )
-    names, first = np.unique(group, return_index=True)
+    names = np.unique(group)
     sizes = pd.Series(group).value_counts()
     stratum = pd.Series(strata(table)).groupby(group).max()  # the label 1 of a group outranks its 0
     place = {name: _hash(name, seed) for name in names}
