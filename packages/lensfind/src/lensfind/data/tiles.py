@@ -32,7 +32,7 @@ def pixel_scale(wcs: Any) -> float:
     """Arcsec per pixel, the mean of both axes: for CD, PC and CDELT alike, turned or not."""
     from astropy.wcs.utils import proj_plane_pixel_scales
 
-    scale = 3600 * float(np.mean(proj_plane_pixel_scales(wcs.celestial)))
+    scale = 3600 * float(np.mean(proj_plane_pixel_scales(wcs)))
     if not SCALES[0] <= scale <= SCALES[1]:
         raise DataError(f"the WCS has {scale:g} arcsec per pixel, outside {SCALES[0]:g} to {SCALES[1]:g}: not a survey's tile.")
     return scale
@@ -56,9 +56,9 @@ class Tile:
         else:
             raise DataError(f"{path}: no HDU holds an image with a celestial WCS (CTYPE like RA---TAN).")
         self.header = self._file[self.hdu].header
-        self.wcs = WCS(self.header, self._file).celestial
-        if self.header["NAXIS"] > 2:
-            raise DataError(f"{path} is a cube of {self.header['NAXIS3']} planes: give one tile per band.")
+        self.wcs = WCS(self.header, self._file)
+        if self.header["NAXIS"] > 2 or self.wcs.naxis > 2:
+            raise DataError(f"{path} is a cube of {self.header.get('NAXIS3', 'several')} planes: give one tile per band.")
         self.shape = (self.header["NAXIS2"], self.header["NAXIS1"])
         self.scale = pixel_scale(self.wcs)
 
