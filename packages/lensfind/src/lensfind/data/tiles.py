@@ -38,6 +38,25 @@ def pixel_scale(wcs: Any) -> float:
     return scale
 
 
+def _to_pixel(wcs: Any, sky: Any) -> tuple[np.ndarray, np.ndarray]:
+    """x, y of positions in any frame, with the WCS's own frame and order of axes (declination may come first)."""
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    own = sky.transform_to(wcs_to_celestial_frame(wcs)).spherical
+    world = np.empty((len(sky), 2))
+    world[:, wcs.wcs.lng], world[:, wcs.wcs.lat] = own.lon.deg, own.lat.deg
+    x, y = wcs.all_world2pix(world, 0, quiet=True).T
+    return x, y
+
+
+def _to_sky(wcs: Any, x: np.ndarray, y: np.ndarray) -> Any:
+    from astropy.coordinates import SkyCoord
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
+    world = wcs.all_pix2world(np.stack([x, y], axis=-1), 0)
+    return SkyCoord(world[:, wcs.wcs.lng], world[:, wcs.wcs.lat], unit="deg", frame=wcs_to_celestial_frame(wcs))
+
+
 class Tile:
     """A FITS image with a celestial WCS; only the pixels that are asked for are read."""
 
@@ -65,12 +84,11 @@ class Tile:
     def pixel(self, ra: Any, dec: Any) -> tuple[np.ndarray, np.ndarray]:
         """x, y [N] of ICRS positions in degrees, whatever the frame of the tile; far off its tangent point they are NaN."""
         from astropy.coordinates import SkyCoord
-        from astropy.wcs.utils import pixel_to_skycoord, skycoord_to_pixel
 
         sky = SkyCoord(np.atleast_1d(ra), np.atleast_1d(dec), unit="deg")
-        x, y = skycoord_to_pixel(sky, self.wcs, mode="wcs")
+        x, y = _to_pixel(self.wcs, sky)
         near = np.isfinite(x) & np.isfinite(y)
-        near[near] = pixel_to_skycoord(x[near], y[near], self.wcs, mode="wcs").icrs.separation(sky[near]).arcsec < 1
+        near[near] = _to_sky(self.wcs, x[near], y[near]).icrs.separation(sky[near]).arcsec < 1
         return np.where(near, x, np.nan), np.where(near, y, np.nan)
 
     def window(self, column: int, row: int, size: int) -> np.ndarray:
@@ -93,11 +111,10 @@ def _corner(x: float, y: float, size: int) -> tuple[int, int]:
 
 def _from_other_grid(tile: Tile, wcs: Any, size: int, scale: float) -> np.ndarray:
     """The pixels of a cutout with another WCS, by cubic interpolation times the ratio of pixel areas, so that flux stays."""
-    from astropy.wcs.utils import pixel_to_pixel
     from scipy.ndimage import map_coordinates
 
     y, x = np.indices((size, size))
-    tx, ty = pixel_to_pixel(wcs, tile.wcs, x.ravel().astype(float), y.ravel().astype(float))
+    tx, ty = _to_pixel(tile.wcs, _to_sky(wcs, x.ravel().astype(float), y.ravel().astype(float)))
     column, row = int(np.floor(np.nanmin(tx))) - 3, int(np.floor(np.nanmin(ty))) - 3
     reach = int(np.ceil(max(np.nanmax(tx) - column, np.nanmax(ty) - row))) + 4
     if reach > 20 * size + 100:
@@ -113,10 +130,8 @@ def _from_other_grid(tile: Tile, wcs: Any, size: int, scale: float) -> np.ndarra
 def _same_grid(one: Tile, other: Tile) -> bool:
     if one.shape != other.shape:
         return False
-    from astropy.wcs.utils import pixel_to_pixel
-
     x, y = np.array([0.0, one.shape[1] - 1, 0, one.shape[1] - 1]), np.array([0.0, 0, one.shape[0] - 1, one.shape[0] - 1])
-    there = pixel_to_pixel(one.wcs, other.wcs, x, y)
+    there = _to_pixel(other.wcs, _to_sky(one.wcs, x, y))
     return bool(max(np.abs(there[0] - x).max(), np.abs(there[1] - y).max()) < 0.01)
 
 
