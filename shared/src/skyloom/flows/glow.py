@@ -1,4 +1,4 @@
-"""Conditional GLOW: affine couplings with a soft clamp, and a fixed permutation after each block.
+"""Conditional GLOW: affine couplings with a soft clamp, mixed between blocks.
 
 A block splits `y` into halves `y1`, `y2` and transforms both, with `c(s) = clamp * 0.636 * arctan(s)` (0.636 is 2/pi):
 
@@ -6,27 +6,36 @@ A block splits `y` into halves `y1`, `y2` and transforms both, with `c(s) = clam
     u2 = y2 exp(c(s1)) + t1,   (s1, t1) = subnet1([u1, x])
     ln |det| = sum c(s2) + sum c(s1)
 
-so one block stretches a dimension by at most `exp(clamp)`, and `n` blocks by `exp(n * clamp)`. The couplings are FrEIA's.
+so one block stretches a dimension by at most `exp(clamp)`, and `n` blocks by `exp(n * clamp)`. Blocks, clamp and subnets are
+FrEIA's modules (their `forward` gives the same numbers); the passes here run over columns, and share the context's part over
+draws.
 
 References: Kingma and Dhariwal 2018 (arXiv 1807.03039); Ardizzone et al. 2019 (arXiv 1907.02392).
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
 import torch
-from torch import Tensor, nn
-from torch.distributions import Transform, constraints
-from zuko.distributions import DiagNormal
-from zuko.lazy import Flow, LazyTransform, UnconditionalDistribution
+from torch import Tensor
+
+from skyloom.flows.bases import Base
+from skyloom.flows.bound import Step
+from skyloom.flows.conditioner import Conditioner
+from skyloom.flows.density import Flow
+from skyloom.flows.mixing import ActNorm, LearnedRotation, Permutation, Rotation
 
 try:
-    from FrEIA.framework import SequenceINN
-    from FrEIA.modules import GLOWCouplingBlock, InvertibleModule
+    from FrEIA.modules import GLOWCouplingBlock
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise ImportError("GLOW couplings need FrEIA: pip install 'skyloom[flows]'") from error
 
-__all__ = ["GlowCoupling"]
+__all__ = ["AffineCoupling", "GlowCoupling"]
+
+MIXINGS = {"permutation": Permutation, "rotation": Rotation, "learned": LearnedRotation}
 
 
 class GlowCoupling(Flow):
@@ -34,13 +43,17 @@ class GlowCoupling(Flow):
 
     Arguments:
         features: Dimensions D of `y`.
-        context: Dimensions of the conditioning vector `x`, appended to the input of every subnet.
-        blocks: Coupling blocks; after block `k` the channels are permuted, the permutation being seeded by `k`.
-        hidden: Width of the one hidden layer of a subnet.
+        context: Dimensions of the conditioning vector `x`; 0 for none.
+        blocks: Coupling blocks; the mixing after block `k` is seeded by `k`.
+        hidden: Width of the one hidden layer of a subnet, or the widths of several.
         clamp: Largest |ln stretch| of a dimension in one block.
         dropout: Share of hidden units silenced during training only.
-        identity_start: Begin as the identity (up to the permutations), whose NLL on standardised targets is
-            `D / 2 (1 + ln 2 pi)`.
+        identity_start: Begin as the identity (up to the mixing), whose NLL on standardised targets is `D / 2 (1 + ln 2 pi)`.
+        mixing: "permutation" of the dimensions; random "rotation"; or a rotation that is "learned".
+        actnorm: A learned scale and shift per dimension before each block, set by the first training batch.
+        base: Builds the base distribution, `base(features, context)`: normal if not given.
+        embed: Builds a network in front of the context, `embed(context)`.
+        tails: Builds a tail transform in front of the layers, `tails(features)`.
 
     >>> flow = GlowCoupling(features=6, context=7, blocks=12, hidden=128, clamp=2.0)
     >>> sum(p.numel() for p in flow.parameters())
@@ -53,92 +66,80 @@ class GlowCoupling(Flow):
     def __init__(
         self,
         features: int,
-        context: int,
+        context: int = 0,
         blocks: int = 12,
-        hidden: int = 128,
+        hidden: int | Sequence[int] = 128,
+        clamp: float = 2.0,
+        dropout: float = 0.0,
+        identity_start: bool = False,
+        mixing: str = "permutation",
+        actnorm: bool = False,
+        base: Callable[..., Base] | None = None,
+        embed: Callable[[int], Any] | None = None,
+        tails: Callable[[int], Step] | None = None,
+    ) -> None:
+        if features < 2:
+            raise ValueError(f"a coupling needs at least 2 features to split in halves, found {features}")
+        if mixing not in MIXINGS:
+            raise ValueError(f"mixing={mixing!r} must be one of {', '.join(MIXINGS)}")
+        network = embed(context) if embed is not None and context else None
+        width = context if network is None else network.outputs
+        widths = (hidden,) if isinstance(hidden, int) else tuple(hidden)
+        steps: list[Step] = [] if tails is None else [tails(features)]
+        for k in range(blocks):
+            if actnorm:
+                steps.append(ActNorm(features))
+            steps.append(AffineCoupling(features, width, widths, clamp, dropout, identity_start))
+            steps.append(MIXINGS[mixing](features, k))
+        super().__init__(steps, features, context, base, network)
+
+
+class AffineCoupling(Step):
+    """One block: FrEIA's `GLOWCouplingBlock`, run over columns."""
+
+    def __init__(
+        self,
+        features: int,
+        context: int,
+        hidden: Sequence[int] = (128,),
         clamp: float = 2.0,
         dropout: float = 0.0,
         identity_start: bool = False,
     ) -> None:
-        if features < 2:
-            raise ValueError(f"a coupling needs at least 2 features to split in halves, found {features}")
-        base = UnconditionalDistribution(DiagNormal, torch.zeros(features), torch.ones(features), buffer=True)
-        super().__init__(_Couplings(features, context, blocks, hidden, clamp, dropout, identity_start), base)
-
-
-class _Couplings(LazyTransform):
-    """The blocks; called with a context `[..., C]`, it gives the transform `y [..., D] -> z [..., D]`."""
-
-    def __init__(
-        self, features: int, context: int, blocks: int, hidden: int, clamp: float, dropout: float, identity_start: bool
-    ) -> None:
         super().__init__()
+        subnet = partial(_subnet, context=context, hidden=hidden, dropout=dropout, zero_output=identity_start)
+        given = [(context,)] if context else []
+        self.block = GLOWCouplingBlock([(features,)], given, subnet_constructor=subnet, clamp=float(clamp))
 
-        def subnet(inputs: int, outputs: int) -> nn.Sequential:
-            last = nn.Linear(hidden, outputs)
-            if identity_start:
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(last.bias)
-            return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Dropout(dropout), last)
+    def of_context(self) -> tuple[Tensor, Tensor]:
+        weights, biases = zip(self.block.subnet1.of_context(), self.block.subnet2.of_context(), strict=True)
+        return torch.cat(weights), torch.cat(biases)
 
-        self.blocks = SequenceINN(features)
-        for index in range(blocks):
-            self.blocks.append(GLOWCouplingBlock, cond=0, cond_shape=(context,), subnet_constructor=subnet, clamp=float(clamp))
-            self.blocks.append(_FixedPermutation, seed=index)
+    def _stretch_and_shift(self, subnet: Conditioner, y: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+        a = subnet.columns(y, part)
+        s, t = a.chunk(2)
+        return self.block.clamp * self.block.f_clamp(s), t
 
-    def forward(self, c: Tensor | None = None) -> Transform:
-        if c is None:
-            raise ValueError("this flow is conditional: call it with the context")
-        return _Bound(self.blocks, c)
+    def forward(self, y: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert part is not None
+        first, second = part.chunk(2)
+        y1, y2 = y.split([self.block.split_len1, self.block.split_len2])
+        s2, t2 = self._stretch_and_shift(self.block.subnet2, y2, second)
+        u1 = y1 * s2.exp() + t2
+        s1, t1 = self._stretch_and_shift(self.block.subnet1, u1, first)
+        u2 = y2 * s1.exp() + t1
+        return torch.cat([u1, u2]), s1.sum(0) + s2.sum(0)
 
-
-class _Bound(Transform):
-    """The couplings at a given context. Leading axes of `y` broadcast against those of the context."""
-
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
-    bijective = True
-
-    def __init__(self, blocks: SequenceINN, context: Tensor) -> None:
-        super().__init__()
-        self.blocks, self.context = blocks, context
-
-    def _run(self, y: Tensor, rev: bool) -> tuple[Tensor, Tensor]:
-        shape = torch.broadcast_shapes(y.shape[:-1], self.context.shape[:-1])
-        rows = y.expand(*shape, y.shape[-1]).reshape(-1, y.shape[-1])
-        context = self.context.to(y.dtype).expand(*shape, -1).reshape(-1, self.context.shape[-1])
-        out, ladj = self.blocks(rows, c=[context], rev=rev)
-        return out.reshape(*shape, -1), ladj.reshape(shape)
-
-    def _call(self, x: Tensor) -> Tensor:
-        return self._run(x, rev=False)[0]
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return self._run(y, rev=True)[0]
-
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self._run(x, rev=False)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._run(x, rev=False)[1]
+    def inverse(self, z: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert part is not None
+        first, second = part.chunk(2)
+        u1, u2 = z.split([self.block.split_len1, self.block.split_len2])
+        s1, t1 = self._stretch_and_shift(self.block.subnet1, u1, first)
+        y2 = (u2 - t1) * (-s1).exp()
+        s2, t2 = self._stretch_and_shift(self.block.subnet2, y2, second)
+        y1 = (u1 - t2) * (-s2).exp()
+        return torch.cat([y1, y2]), s1.sum(0) + s2.sum(0)
 
 
-class _FixedPermutation(InvertibleModule):
-    """FrEIA's `PermuteRandom`, with buffers for parameters and without reseeding NumPy's global generator."""
-
-    order: Tensor
-    back: Tensor
-
-    def __init__(self, dims_in: list[tuple[int, ...]], dims_c: list | None = None, seed: int = 0) -> None:
-        super().__init__(dims_in, dims_c)
-        order = np.random.RandomState(seed).permutation(dims_in[0][0])
-        self.register_buffer("order", torch.as_tensor(order), persistent=False)
-        self.register_buffer("back", torch.as_tensor(np.argsort(order)), persistent=False)
-
-    def forward(
-        self, x: tuple[Tensor], rev: bool = False, jac: bool = True, c: list[Tensor] | None = None
-    ) -> tuple[tuple[Tensor], float]:
-        return (x[0][:, self.back if rev else self.order],), 0.0
-
-    def output_dims(self, input_dims: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        return input_dims
+def _subnet(inputs: int, outputs: int, context: int, **rest: Any) -> Conditioner:
+    return Conditioner(inputs - context, context, outputs, **rest)

@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Transform, constraints
-from zuko.lazy import Flow, LazyTransform
+from zuko.lazy import LazyDistribution
+
+from skyloom.flows.bound import Step
+from skyloom.flows.density import Flow, FlowDistribution
 
 __all__ = ["AroundRegression"]
 
 
-class AroundRegression(Flow):
+class AroundRegression(LazyDistribution):
     """`p(z | w)` with `u = L^-1 (z - A^T w - b)` distributed as `flow(w)`, `L L^T` the covariance of the residuals.
 
     With a flow that starts as the identity, `p(z | w)` starts as the linear-Gaussian `N(A^T w + b, L L^T)` exactly. On a few
@@ -26,10 +28,19 @@ class AroundRegression(Flow):
     """
 
     def __init__(self, flow: Flow, coefficients: Any, intercept: Any, covariance: Any) -> None:
-        super().__init__([_Residual(coefficients, intercept, covariance), flow.transform], flow.base)
+        super().__init__()
+        self.flow, self.residual = flow, Residual(coefficients, intercept, covariance)
+
+    def forward(self, c: Tensor | None = None) -> FlowDistribution:
+        if c is None:
+            raise ValueError("this flow is conditional: call it with the context")
+        inner = self.flow(c)
+        return FlowDistribution(inner.transform.before([self.residual], c), inner.base)
 
 
-class _Residual(LazyTransform):
+class Residual(Step):
+    """`u = L^-1 (z - A^T w - b)`."""
+
     coefficients: Tensor
     intercept: Tensor
     scale: Tensor
@@ -41,30 +52,20 @@ class _Residual(LazyTransform):
             numbers = torch.as_tensor(value, dtype=torch.float64).to(torch.get_default_dtype())
             self.register_buffer(name, numbers, persistent=False)
 
-    def forward(self, c: Tensor | None = None) -> Transform:
-        if c is None:
-            raise ValueError("this flow is conditional: call it with the context")
-        return _Whitened(c @ self.coefficients.to(c.dtype) + self.intercept.to(c.dtype), self.scale.to(c.dtype))
+    def of_context(self) -> tuple[Tensor, Tensor]:
+        return self.coefficients.T, self.intercept
 
+    def _ladj(self, like: Tensor) -> Tensor:
+        return -self.scale.diagonal().log().sum().to(like.dtype).expand(like.shape[1:])
 
-class _Whitened(Transform):
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
-    bijective = True
+    def forward(self, y: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert part is not None
+        residual = (y - part.to(y.dtype)).reshape(len(y), -1)
+        u = torch.linalg.solve_triangular(self.scale.to(y.dtype), residual, upper=False).view_as(y)
+        return u, self._ladj(y)
 
-    def __init__(self, mean: Tensor, scale: Tensor) -> None:
-        super().__init__()
-        self.mean, self.scale = mean, scale
-
-    def _call(self, x: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(self.scale, (x - self.mean).unsqueeze(-1), upper=False).squeeze(-1)
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return self.mean + y @ self.scale.T
-
-    def call_and_ladj(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        u = self._call(x)
-        return u, self.log_abs_det_jacobian(x, u)
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return -self.scale.diagonal().log().sum().expand(y.shape[:-1])
+    def inverse(self, z: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert part is not None
+        with torch.autocast(z.device.type, enabled=False):
+            spread = torch.mm(self.scale.to(z.dtype), z.reshape(len(z), -1)).view_as(z)
+        return spread + part.to(z.dtype), self._ladj(z)

@@ -11,7 +11,8 @@ event is measured from the epoch of observation, which is a column of `c`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,14 +26,27 @@ __all__ = [
     "DataTransform",
     "Identity",
     "Log",
+    "Log10",
     "Logit",
     "PerColumn",
     "Relative",
     "Saturation",
     "Standardise",
     "Whiten",
-    "from_json",
 ]
+
+
+LN10 = math.log(10)
+
+
+def _exp(z: Tensor) -> Tensor:
+    """Exponential that ends at the largest number instead of at infinity."""
+    return z.clamp(max=math.log(torch.finfo(z.dtype).max) - 1).exp()
+
+
+def _just_above(edge: Tensor) -> Tensor:
+    """The next number above `edge`, so that no draw lies exactly on the edge of a support, where its density is zero."""
+    return torch.maximum(torch.nextafter(edge, torch.full_like(edge, torch.inf)), edge + torch.finfo(edge.dtype).tiny)
 
 
 class DataTransform(nn.Module):
@@ -175,10 +189,28 @@ class Log(DataTransform):
         return z, -z
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        return z.exp() + self._as("floor", z)
+        floor = self._as("floor", z)
+        return torch.maximum(_exp(z) + floor, _just_above(floor))
 
     def supports(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return torch.isfinite(y) & (y > self._as("floor", y))
+
+
+class Log10(Log):
+    """`z = log10(y - floor)` for `y > floor`: dex.
+
+    >>> Log10()(torch.tensor([1000.0]))[0]
+    tensor([3.])
+    """
+
+    kind = "log10"
+
+    def forward(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z = torch.log10(y - self._as("floor", y))
+        return z, -z * LN10 - math.log(LN10)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return super().inverse(z * LN10)
 
 
 class Logit(DataTransform):
@@ -202,7 +234,8 @@ class Logit(DataTransform):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         low, high = self._as("low", z), self._as("high", z)
-        return low + (high - low) * torch.sigmoid(z)
+        y = low + (high - low) * torch.sigmoid(z)
+        return torch.minimum(torch.maximum(y, _just_above(low)), -_just_above(-high))
 
     def supports(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return torch.isfinite(y) & (y > self._as("low", y)) & (y < self._as("high", y))
@@ -232,8 +265,8 @@ class Saturation(DataTransform):
         return u * torch.exp(-room), -(k + 1) * room - ceiling.log()
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        k, log = self._as("sharpness", z), z.log()
-        return self._as("ceiling", z) * torch.exp(log - nn.functional.softplus(k * log) / k)
+        k, log, ceiling = self._as("sharpness", z), z.clamp(max=torch.finfo(z.dtype).max).log(), self._as("ceiling", z)
+        return torch.minimum(ceiling * torch.exp(log - nn.functional.softplus(k * log) / k), -_just_above(-ceiling))
 
     def supports(self, y: Tensor, context: Tensor | None = None) -> Tensor:
         return torch.isfinite(y) & (y > 0) & (y < self._as("ceiling", y))
@@ -370,22 +403,3 @@ class PerColumn(DataTransform):
 
 def _described(step: Any) -> dict[str, Any]:
     return step.to_json()
-
-
-def from_json(description: Mapping[str, Any]) -> DataTransform:
-    """The transform that `to_json` described.
-
-    >>> from_json({"kind": "log", "floor": 0.5}).inverse(torch.zeros(1))
-    tensor([1.5000])
-    """
-    single = (Identity, Affine, Standardise, Whiten, Log, Logit, Saturation, Relative, Complement)
-    kinds: dict[str, Callable[..., DataTransform]] = {each.kind: each for each in single}
-    arguments = dict(description)
-    kind = arguments.pop("kind", None)
-    if kind == "chain":
-        return Chain(*(from_json(step) for step in arguments["steps"]))
-    if kind == "per_column":
-        return PerColumn([from_json(step) for step in arguments["columns"]])
-    if kind not in kinds:
-        raise ValueError(f"no transform is called {kind!r}; there are {', '.join([*kinds, 'chain', 'per_column'])}")
-    return kinds[kind](**arguments)

@@ -1,0 +1,351 @@
+"""Autoregressive and coupling layers on masked networks: splines (NSF) and affine maps (MAF).
+
+    z_i = f(y_i; theta_i(y_<i, c))
+
+`passes` groups of coordinates are drawn one after another: as many as coordinates is fully autoregressive, 2 is a coupling.
+Networks and masks are zuko's. A density takes one pass. A draw takes one pass too, in pieces: a hidden unit is computed once,
+as soon as the coordinates that it sees are known, where the usual inverse runs the whole network once for every group.
+
+References: Papamakarios et al. 2017 (arXiv 1705.07057); Durkan et al. 2019 (arXiv 1906.04032).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+from skyloom.flows.bases import Base
+from skyloom.flows.bound import Step
+from skyloom.flows.conditioner import REACH, activate
+from skyloom.flows.density import Flow
+from skyloom.flows.mixing import LearnedRotation, Permutation, Rotation
+from skyloom.flows.splines import knots, spline, spline_inverse
+
+try:
+    from zuko.nn import MaskedMLP
+except ImportError as error:  # pragma: no cover - depends on what is installed
+    raise ImportError("autoregressive flows need zuko: pip install 'skyloom[flows]'") from error
+
+__all__ = ["AffineAutoregressive", "AffineMap", "Autoregressive", "SplineAutoregressive", "SplineCoupling", "SplineMap"]
+
+MIXINGS: dict[str, type] = {"permutation": Permutation, "rotation": Rotation, "learned": LearnedRotation}
+
+
+class SplineMap:
+    """Rational-quadratic spline of `bins` bins on `[-bound, bound]`, the identity outside; `3 bins - 1` parameters."""
+
+    def __init__(self, bins: int = 8, bound: float = 5.0) -> None:
+        if bins < 2 or bound <= 0:
+            raise ValueError(f"a spline needs bins >= 2 and bound > 0, found bins={bins} and bound={bound}")
+        self.bins, self.bound, self.parameters = bins, bound, 3 * bins - 1
+
+    def forward(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return spline(y, knots(raw, self.bound), self.bound)
+
+    def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        return spline_inverse(z, knots(raw, self.bound), self.bound)
+
+
+class AffineMap:
+    """`z = exp(a) y + b`, `|a|` softly clipped at `most`."""
+
+    parameters = 2
+
+    def __init__(self, most: float = -math.log(1e-3)) -> None:
+        self.most = most
+
+    def _parts(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        shift, a = raw.unbind(1)
+        return shift, a / (1 + a.abs() / self.most)
+
+    def forward(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        shift, a = self._parts(raw)
+        return y * a.exp() + shift, a
+
+    def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        shift, a = self._parts(raw)
+        return (z - shift) * (-a).exp(), a
+
+
+class Autoregressive(Step):
+    """One masked layer.
+
+    Arguments:
+        group: For each coordinate the number of its group `[D]`, from 0; one depends on the coordinates of lower groups.
+        context: Dimensions of the context.
+        univariate: `SplineMap` or `AffineMap`.
+        hidden: Widths of the hidden layers.
+    """
+
+    group: Tensor
+    order_0: Tensor
+    order_1: Tensor
+
+    def __init__(
+        self,
+        group: Sequence[int],
+        context: int,
+        univariate: Any,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        identity_start: bool = False,
+    ) -> None:
+        super().__init__()
+        self.univariate, self.activation, self.dropout = univariate, activation, dropout
+        groups = torch.as_tensor(list(group))
+        self.features, self.passes = len(groups), int(groups.max()) + 1
+        # one number alone, without context: nothing to look at, so the network looks at a constant
+        self.constant = 1 if self.passes == 1 and context == 0 else 0
+        sees = torch.cat([groups[:, None] > groups, torch.ones(self.features, context + self.constant, dtype=torch.bool)], 1)
+        self.network = MaskedMLP(sees.repeat_interleave(univariate.parameters, 0), hidden_features=list(hidden))
+        if identity_start:
+            nn.init.zeros_(self._layers()[-1].weight)
+            nn.init.zeros_(self._layers()[-1].bias)
+        self.register_buffer("group", groups, persistent=False)
+        self._plan_the_inverse()
+
+    def _layers(self) -> list[Any]:
+        return [layer for layer in self.network if isinstance(layer, nn.Linear)]
+
+    def of_context(self) -> tuple[Tensor, Tensor]:
+        first = self._layers()[0]
+        weight = (first.weight * first.mask)[:, self.features :]
+        if self.constant:
+            return weight[:, :0], first.bias + weight[:, 0]
+        return weight, first.bias
+
+    # ------------------------------------------------------------------ from data to latent: one pass
+
+    def forward(self, y: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert part is not None
+        layers = self._layers()
+        flat = y.reshape(self.features, -1).clamp(-REACH, REACH)
+        hidden = torch.mm((layers[0].weight * layers[0].mask)[:, : self.features], flat).view(-1, *y.shape[1:])
+        hidden = hidden + part if torch.is_grad_enabled() else hidden.add_(part)
+        hidden = hidden.view(len(hidden), -1)
+        for layer in layers[1:]:
+            hidden = self._alive(hidden)
+            hidden = torch.addmm(layer.bias.unsqueeze(1), layer.weight * layer.mask, hidden)
+        z, ladj = self.univariate.forward(y, self._raw(hidden, y))
+        return z, ladj.sum(0)
+
+    def _alive(self, hidden: Tensor) -> Tensor:
+        hidden = activate(self.activation, hidden)
+        return dropout(hidden, self.dropout) if self.dropout and self.training else hidden
+
+    def _raw(self, hidden: Tensor, like: Tensor) -> Tensor:
+        return hidden.to(like.dtype).view(len(like), self.univariate.parameters, *like.shape[1:])
+
+    # ------------------------------------------------------------------ from latent to data: group by group
+
+    def _plan_the_inverse(self) -> None:
+        """Units of every layer in the order in which they can be computed, and how many are ready before each group."""
+        ready = torch.cat([self.group + 1, torch.zeros(self._layers()[0].in_features - self.features, dtype=torch.long)])
+        orders, self._ready = [torch.argsort(self.group, stable=True)], [_counts(self.group, self.passes)]
+        for layer in self._layers()[:-1]:
+            ready = (ready * layer.mask).amax(1)
+            orders.append(torch.argsort(ready, stable=True))
+            self._ready.append(_counts(ready, self.passes))
+        outputs = self.group.repeat_interleave(self.univariate.parameters)
+        orders.append(torch.argsort(outputs, stable=True))
+        for k, order in enumerate(orders):
+            self.register_buffer(f"order_{k}", order, persistent=False)
+
+    def _in_order(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights and biases, rows and columns in the order of the plan; of the first layer only what meets the coordinates."""
+        layers = self._layers()
+        out = []
+        for k, layer in enumerate(layers):
+            rows, columns = getattr(self, f"order_{k + 1}"), getattr(self, f"order_{k}")
+            out.append(((layer.weight * layer.mask)[rows][:, columns], layer.bias[rows]))
+        return out
+
+    def inverse(self, z: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert part is not None
+        weights, shape = self._in_order(), z.shape[1:]
+        zs, first = z[self.order_0], part[self.order_1]
+        memory = [_Rows(len(self.group), z)] + [_Rows(len(b), z) for _, b in weights[:-1]]
+        ladj = torch.zeros_like(z[0])
+        for p in range(self.passes):
+            for k, (weight, bias) in enumerate(weights[:-1]):
+                low, high = self._ready[k + 1][p], self._ready[k + 1][p + 1]
+                if high == low:
+                    continue
+                known = self._ready[k][p] if k == 0 else self._ready[k][p + 1]
+                seen = memory[k].first(known)
+                if k == 0:
+                    hidden = torch.mm(weight[low:high, :known], seen.clamp(-REACH, REACH)).view(-1, *shape)
+                    hidden = (hidden + first[low:high]).view(high - low, -1)
+                else:
+                    hidden = torch.addmm(bias[low:high].unsqueeze(1), weight[low:high, :known], seen)
+                memory[k + 1].add(self._alive(hidden))
+            weight, bias = weights[-1]
+            low, high = self._ready[0][p], self._ready[0][p + 1]
+            rows = slice(low * self.univariate.parameters, high * self.univariate.parameters)
+            known = self._ready[-1][p + 1]
+            raw = torch.addmm(bias[rows].unsqueeze(1), weight[rows, :known], memory[-1].first(known))
+            y, part_ladj = self.univariate.inverse(zs[low:high], self._raw(raw, zs[low:high]))
+            memory[0].add(y.reshape(high - low, -1))
+            ladj = ladj + part_ladj.sum(0)
+        back = torch.argsort(self.order_0)
+        return memory[0].first(self.features).view_as(z)[back], ladj
+
+
+def _counts(ready: Tensor, passes: int) -> list[int]:
+    """How many units are ready before group 0, 1, ... (one more number than groups)."""
+    return [0] + [int((ready <= p).sum()) for p in range(passes)]
+
+
+class _Rows:
+    """Rows that come one after another: in one block of memory where no gradient is kept, in pieces otherwise."""
+
+    def __init__(self, rows: int, like: Tensor) -> None:
+        self._pieces: list[Tensor] = []
+        self._like, self._filled = like[0].reshape(1, -1), 0
+        keep = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(like.device.type)
+        self._block = None if keep else like.new_empty(rows, self._like.shape[1])
+
+    def add(self, rows: Tensor) -> None:
+        if self._block is not None:
+            self._block[self._filled : self._filled + len(rows)] = rows
+        else:
+            self._pieces = [torch.cat([*self._pieces, rows.to(self._pieces[0].dtype)])] if self._pieces else [rows]
+        self._filled += len(rows)
+
+    def first(self, n: int) -> Tensor:
+        if self._block is not None:
+            return self._block[:n]
+        return self._pieces[0][:n] if self._pieces else self._like[:0]
+
+
+class _Masked(Flow):
+    """Masked layers, mixed in between."""
+
+    def __init__(
+        self,
+        features: int,
+        context: int,
+        univariate: Any,
+        transforms: int,
+        passes: int | None,
+        hidden: Sequence[int],
+        activation: str,
+        dropout: float,
+        identity_start: bool,
+        mixing: str,
+        base: Callable[..., Base] | None,
+        embed: Callable[[int], Any] | None,
+        tails: Callable[[int], Step] | None,
+    ) -> None:
+        if transforms < 1:
+            raise ValueError(f"a flow needs transforms >= 1, found {transforms}")
+        if mixing not in ("reversal", *MIXINGS):
+            raise ValueError(f"mixing={mixing!r} must be one of reversal, {', '.join(MIXINGS)}")
+        network = embed(context) if embed is not None and context else None
+        width = context if network is None else network.outputs
+        size = math.ceil(features / min(passes or features, features))
+        steps: list[Step] = [] if tails is None else [tails(features)]
+        for k in range(transforms):
+            group = [i // size for i in range(features)]
+            if mixing == "reversal" and k % 2:
+                group = group[::-1]
+            if mixing != "reversal" and k and features > 1:
+                steps.append(MIXINGS[mixing](features, k))
+            steps.append(Autoregressive(group, width, univariate, hidden, activation, dropout, identity_start))
+        super().__init__(steps, features, context, base, network)
+
+
+class SplineAutoregressive(_Masked):
+    """Neural spline flow, fully autoregressive.
+
+    Arguments:
+        features: Dimensions D of `y`.
+        context: Dimensions of the conditioning vector; 0 for none.
+        transforms: Layers.
+        bins: Of each spline.
+        bound: The splines cover `[-bound, bound]`, in the units of the flow's coordinates; the identity continues them.
+        hidden: Widths of the hidden layers.
+        activation: "relu", "elu", "silu" or "tanh".
+        dropout: Share of hidden units silenced during training only.
+        identity_start: Begin as the identity.
+        mixing: "reversal" of the order in every other layer; seeded "permutation" or random "rotation" between layers, or one
+            that is "learned".
+        base, embed, tails: As in `GlowCoupling`.
+
+    >>> flow = SplineAutoregressive(3, 2, transforms=2)
+    >>> y, log_p = flow(torch.zeros(5, 2)).sample_and_log_prob((10,))
+    >>> y.shape, log_p.shape
+    (torch.Size([10, 5, 3]), torch.Size([10, 5]))
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        transforms: int = 3,
+        bins: int = 8,
+        bound: float = 5.0,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        identity_start: bool = False,
+        mixing: str = "reversal",
+        base: Callable[..., Base] | None = None,
+        embed: Callable[[int], Any] | None = None,
+        tails: Callable[[int], Step] | None = None,
+    ) -> None:
+        rest = (hidden, activation, dropout, identity_start, mixing, base, embed, tails)
+        super().__init__(features, context, SplineMap(bins, bound), transforms, None, *rest)
+
+
+class SplineCoupling(_Masked):
+    """Neural spline flow of couplings: two groups of coordinates, so that a draw takes two steps per layer, whatever D.
+
+    The first group is transformed too, by what the context says. Arguments as in `SplineAutoregressive`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        transforms: int = 4,
+        bins: int = 8,
+        bound: float = 5.0,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        identity_start: bool = False,
+        mixing: str = "permutation",
+        base: Callable[..., Base] | None = None,
+        embed: Callable[[int], Any] | None = None,
+        tails: Callable[[int], Step] | None = None,
+    ) -> None:
+        rest = (hidden, activation, dropout, identity_start, mixing, base, embed, tails)
+        super().__init__(features, context, SplineMap(bins, bound), transforms, 2, *rest)
+
+
+class AffineAutoregressive(_Masked):
+    """Masked autoregressive flow of affine maps (MAF). Arguments as in `SplineAutoregressive`."""
+
+    def __init__(
+        self,
+        features: int,
+        context: int = 0,
+        transforms: int = 5,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        identity_start: bool = False,
+        mixing: str = "reversal",
+        base: Callable[..., Base] | None = None,
+        embed: Callable[[int], Any] | None = None,
+        tails: Callable[[int], Step] | None = None,
+    ) -> None:
+        rest = (hidden, activation, dropout, identity_start, mixing, base, embed, tails)
+        super().__init__(features, context, AffineMap(), transforms, None, *rest)

@@ -1,0 +1,88 @@
+"""The network inside a layer: from the coordinates that stand still, and the context, to how the others move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ACTIVATIONS", "REACH", "Conditioner", "activate"]
+
+ACTIVATIONS = {"relu": torch.relu, "elu": nn.functional.elu, "silu": nn.functional.silu, "tanh": torch.tanh}
+REACH = 1e4  # coordinates beyond are shown to a network as this: what it says stays finite however far the tail
+
+
+def activate(name: str, hidden: Tensor) -> Tensor:
+    """In place where no gradient is kept."""
+    if name == "relu" and not torch.is_grad_enabled():
+        return hidden.relu_()
+    return ACTIVATIONS[name](hidden)
+
+
+class Conditioner(nn.Module):
+    """A perceptron of `[y, c]` whose first layer can be given the context's part ready made.
+
+    Arguments:
+        inputs: Coordinates `y`.
+        context: Dimensions of `c`.
+        outputs: Numbers that come out.
+        hidden: Widths of the hidden layers.
+        dropout: Share of hidden units silenced in training.
+        zero_output: Begin with zeros for every input.
+
+    >>> net = Conditioner(3, 7, 6, hidden=(128,))
+    >>> net(torch.zeros(5, 10)).shape
+    torch.Size([5, 6])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        context: int,
+        outputs: int,
+        hidden: Sequence[int] = (128,),
+        activation: str = "relu",
+        dropout: float = 0.0,
+        zero_output: bool = False,
+    ) -> None:
+        super().__init__()
+        self.inputs, self.activation, self.dropout = inputs, activation, dropout
+        widths = [inputs + context, *hidden, outputs]
+        self.layers: Any = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        if zero_output:
+            last: Any = self.layers[-1]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Of rows `[N, inputs + context]`, as FrEIA calls a subnet."""
+        hidden = torch.cat([rows[:, : self.inputs].clamp(-REACH, REACH), rows[:, self.inputs :]], 1)
+        for layer in self.layers[:-1]:
+            hidden = activate(self.activation, layer(hidden))
+            hidden = nn.functional.dropout(hidden, self.dropout, self.training)
+        return self.layers[-1](hidden)
+
+    def of_context(self) -> tuple[Tensor, Tensor]:
+        """Weights `[H, C]` and biases `[H]` of the first layer for the context."""
+        first = self.layers[0]
+        return first.weight[:, self.inputs :], first.bias
+
+    def _alive(self, hidden: Tensor) -> Tensor:
+        hidden = activate(self.activation, hidden)
+        return nn.functional.dropout(hidden, self.dropout) if self.dropout and self.training else hidden
+
+    def columns(self, y: Tensor, part: Tensor) -> Tensor:
+        """Of columns `[inputs, ...]`, given `W_c c + b` `[H, ...]`: the outputs `[outputs, ...]` in the dtype of `y`."""
+        rows = y.shape[1:]
+        flat = y.reshape(self.inputs, -1).clamp(-REACH, REACH)
+        hidden = torch.mm(self.layers[0].weight[:, : self.inputs], flat).view(-1, *rows)
+        hidden = hidden + part if torch.is_grad_enabled() else hidden.add_(part)
+        hidden = self._alive(hidden).view(len(hidden), -1)
+        for layer in self.layers[1:-1]:
+            hidden = self._alive(torch.addmm(layer.bias.unsqueeze(1), layer.weight, hidden))
+        last = self.layers[-1]
+        hidden = torch.addmm(last.bias.unsqueeze(1), last.weight, hidden)
+        return hidden.to(y.dtype).view(-1, *rows)
