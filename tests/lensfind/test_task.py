@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lensfind.task import LensFinder, completeness_at
+from lensfind.task import LensFinder
 from skyloom.backbones import image_encoder
 from skyloom.pu import nnpu, pn
 
@@ -74,13 +74,6 @@ def test_scores_are_of_the_whole_split(finder):
     assert only_pu == {k: scores[k] for k in ("auroc_pu", "error_pu")}
     undefined = finder.score({"logit": logit[:5], "labelled": labelled[:5], "lens": lens[:5]})
     assert all(np.isnan(v) for v in undefined.values())
-
-
-def test_completeness_at_a_false_positive_rate():
-    logit, lens = np.arange(10.0), np.array([0, 0, 0, 0, 1, 0, 1, 0, 1, 1])
-    assert completeness_at(0.0, logit, lens) == 0.5
-    assert completeness_at(0.2, logit, lens) == 0.75
-    assert completeness_at(1.0, logit, lens) == 1.0
 
 
 def test_a_mark_that_only_lenses_bear_is_learned_from_positives_and_unlabeled(small):

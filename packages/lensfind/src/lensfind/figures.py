@@ -6,22 +6,26 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import binomtest
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from lensfind.population import Population
 from lensfind.simulator import simulate
 from lensfind.survey import Survey
+from skyloom.metrics import Ranking
 from skyloom.plots import PAGE, PALETTE, Figure, panels, save, style
 
-__all__ = ["completeness", "cutouts", "draw", "rank_curves", "rgb", "score_histograms"]
+__all__ = ["completeness", "cutouts", "draw", "has_truth", "rank_curves", "rgb", "score_histograms"]
 
 Arrays = dict[str, np.ndarray]
-_FPR = 1e-2  # of the threshold at which completeness is shown
 _COLUMNS = 10  # cutouts in a row of the mosaic
 
 
-def draw(predictions: Arrays, about: dict[str, Any], directory: Path) -> list[Figure]:
-    """All figures that the predictions allow: those against the truth need the column `lens`, cutouts the column `seed`."""
+def draw(
+    predictions: Arrays, about: dict[str, Any], directory: Path, threshold: float | None = None, fpr: float = 1e-2
+) -> list[Figure]:
+    """All figures that the predictions allow: those against the truth need the column `lens`, cutouts the column `seed`.
+
+    `threshold` is that of the completeness, chosen for the false-positive rate `fpr`; by default on these rows themselves.
+    """
     word = "synthetic " if about["synthetic"] else ""
     figures = []
 
@@ -34,7 +38,7 @@ def draw(predictions: Arrays, about: dict[str, Any], directory: Path) -> list[Fi
         keep("scores", canvas, "Scores by sample", f"Logits of the {word}test split, each sample normalised on its own. "
              "The unlabeled sample is split by the truth, which training never saw; labelled and unlabeled lenses should "
              "agree. Logit 0 is even odds at the class prior.")  # fmt: skip
-        if not _has_truth(predictions):
+        if not has_truth(predictions):
             return figures
         canvas, axes = panels(1, 2)
         rank_curves(axes, predictions)
@@ -42,9 +46,9 @@ def draw(predictions: Arrays, about: dict[str, Any], directory: Path) -> list[Fi
              f"{about['class_prior']:g}. Left: lenses found against non-lenses let through, with chance dashed. Right: purity "
              "against completeness, with the share of lenses dashed.")  # fmt: skip
         canvas, axes = panels(1, 2, sharey=True)
-        completeness(axes, predictions)
-        keep("completeness", canvas, "Which lenses are found", f"Share of {word}lenses above the threshold that lets "
-             f"through {_FPR:.0%} of non-lenses, in bins of equal numbers, with 68% Wilson intervals; labelled and unlabeled "
+        completeness(axes, predictions, threshold, fpr)
+        keep("completeness", canvas, "Which lenses are found", f"Share of {word}lenses above the threshold chosen to let "
+             f"through {fpr:.0%} of non-lenses, in bins of equal numbers, with 68% Wilson intervals; labelled and unlabeled "
              "lenses of the test split together.")  # fmt: skip
         if "seed" in predictions and about["synthetic"]:
             rows = _chosen(predictions)
@@ -56,7 +60,7 @@ def draw(predictions: Arrays, about: dict[str, Any], directory: Path) -> list[Fi
     return figures
 
 
-def _has_truth(predictions: Arrays) -> bool:
+def has_truth(predictions: Arrays) -> bool:
     lens = predictions.get("lens")
     return lens is not None and 0 < (lens[predictions["labelled"] == 0] > 0).sum() < (predictions["labelled"] == 0).sum()
 
@@ -70,7 +74,7 @@ def score_histograms(axes: Any, predictions: Arrays, bins: int = 40) -> Arrays:
     """Densities of the logit for labelled, unlabeled and, where known, unlabeled lenses and non-lenses."""
     logit, labelled = predictions["logit"], predictions["labelled"] > 0
     samples = {"labelled lenses": logit[labelled], "unlabeled": logit[~labelled]}
-    if _has_truth(predictions):
+    if has_truth(predictions):
         lens = predictions["lens"] > 0
         samples |= {"unlabeled, lens": logit[~labelled & lens], "unlabeled, no lens": logit[~labelled & ~lens]}
     low, high = np.quantile(logit, [0.001, 0.999])
@@ -91,26 +95,29 @@ def score_histograms(axes: Any, predictions: Arrays, bins: int = 40) -> Arrays:
 def rank_curves(axes: Any, predictions: Arrays) -> Arrays:
     """Receiver operating characteristic with a logarithmic axis, and purity against completeness."""
     logit, lens = _unlabeled(predictions)
-    fpr, tpr, _ = roc_curve(lens, logit)
-    purity, recall, _ = precision_recall_curve(lens, logit)
+    ranking = Ranking(logit, lens)
+    fpr, tpr, _ = ranking.roc()
+    purity, recall, _ = ranking.precision_recall()
     lowest = 0.5 / (~lens).sum()
     left, right = axes
-    left.plot(np.maximum(fpr, lowest), tpr, label=f"AUROC {roc_auc_score(lens, logit):.3f}")
+    left.plot(np.maximum(fpr, lowest), tpr, label=f"AUROC {ranking.auroc:.3f}")
     chance = np.geomspace(lowest, 1, 100)
     left.plot(chance, chance, color="0.5", lw=0.8, ls="--")
     left.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.01), xlabel="false-positive rate", ylabel="completeness")
     left.legend(loc="upper left")
-    right.plot(recall[:-1], purity[:-1], label=f"average precision {average_precision_score(lens, logit):.3f}")
+    right.plot(recall, purity, label=f"average precision {ranking.average_precision:.3f}")
     right.axhline(lens.mean(), color="0.5", lw=0.8, ls="--")
     right.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="completeness", ylabel="purity")
     right.legend(loc="lower left", bbox_to_anchor=(0, 0.12))
     return {"fpr": fpr, "tpr": tpr, "purity": purity, "recall": recall}
 
 
-def completeness(axes: Any, predictions: Arrays, bins: int = 8) -> dict[str, Arrays]:
+def completeness(
+    axes: Any, predictions: Arrays, threshold: float | None = None, fpr: float = 1e-2, bins: int = 8
+) -> dict[str, Arrays]:
     """Share of lenses above the threshold of a false-positive rate, against Einstein radius and arc signal-to-noise."""
     logit, lens = _unlabeled(predictions)
-    threshold = np.quantile(logit[~lens], 1 - _FPR)
+    threshold = float(np.quantile(logit[~lens], 1 - fpr)) if threshold is None else threshold
     rows = predictions["lens"] > 0
     drawn = {}
     for axis, (name, label) in zip(
@@ -127,7 +134,7 @@ def completeness(axes: Any, predictions: Arrays, bins: int = 8) -> dict[str, Arr
         axis.errorbar(centre, share, spread, [centre - edges[:-1], edges[1:] - centre], fmt="o", elinewidth=0.9)
         axis.set(xlabel=label, ylim=(0, 1.02))
         drawn[name] = {"x": centre, "share": share, "low": low, "high": high}
-    axes[0].set(ylabel=f"completeness at FPR {_FPR:.0%}")
+    axes[0].set(ylabel=f"completeness at FPR {fpr:.0%}")
     axes[1].set(xscale="log")
     ticks = [t for t in (10, 20, 50, 100, 200, 500, 1000, 2000) if edges[0] <= t <= edges[-1]]
     axes[1].set_xticks(ticks, [str(t) for t in ticks])
