@@ -211,7 +211,7 @@ def stored(
         **{key: store.about[key] for key in ("population", "oversample", "license", "source") if key in store.about},
         "synthetic": bool(store.about["synthetic"]),
         "setting": "two-sample",
-        "class_prior": _prior(table[training], labelled[training], class_prior),
+        "class_prior": _prior(table[training], labelled[training], class_prior or store.about.get("class_prior")),
         "survey": stated,
         "bands": chosen,
         "size": size,

@@ -1,0 +1,182 @@
+"""A page of labelled cutouts, so that a person sees what the network will see.
+
+make look pkg=lensfind survey=lsst
+make look pkg=lensfind data=prepared
+"""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lensfind.figures import rgb
+from skyloom.data import Batch, Data, SampleDraws
+from skyloom.errors import DataError
+from skyloom.run.files import write_text
+
+__all__ = ["look"]
+
+_SIDE = 150  # pixels of a colour picture on the page
+_POOL = 512  # rows among which examples are chosen
+
+
+def look(
+    data: Data,
+    output: str | Path | None = None,
+    n: int = 12,
+    augmented: bool = False,
+    split: str = "train",
+    cache_dir: str | Path = "cache",
+) -> dict[str, Any]:
+    """Write an HTML page with up to `n` cutouts of each kind of object: arcsinh colours, each band as the network sees it, truths.
+
+    With `augmented`, cutouts are those of the first epoch, after augmentation. Pictures stand in the page itself.
+    """
+    about = data.about
+    batch = _examples(data, split, augmented)
+    groups = _groups(batch, about, n)
+    if not groups:
+        raise DataError(f"the {split} split is empty: there is nothing to look at.")
+    words = "synthetic " if about["synthetic"] else ""
+    title = f"{about['survey']['name'].upper()}: {words}cutouts of the {split} split{', augmented' if augmented else ''}"
+    sections = [_section(name, rows, batch, about) for name, rows in groups.items()]
+    page = files("lensfind").joinpath("look.html").read_text(encoding="utf-8")
+    page = (
+        page.replace("{{title}}", html.escape(title))
+        .replace("{{facts}}", _facts(data, batch))
+        .replace("{{sections}}", "\n".join(sections))
+    )
+    path = (
+        Path(output) if output else Path(cache_dir) / "lensfind" / f"look-{about['survey']['name']}-{about['fingerprint']}.html"
+    )
+    write_text(path, page)
+    return {"page": path, "cutouts": sum(len(rows) for rows in groups.values()), "of": ", ".join(groups)}
+
+
+def _examples(data: Data, split: str, augmented: bool) -> Batch:
+    """Up to 512 rows spread over the split."""
+    side = getattr(data, split)
+    rows = np.unique(np.linspace(0, len(side) - 1, min(len(side), _POOL)).astype(int))
+    batch = side.__getitems__(rows)
+    if split == "train" and (augmented or data.about.get("fresh")) and data.augment is not None:
+        batch = data.augment(batch, SampleDraws(0, 0, torch.as_tensor(rows)))
+    return batch
+
+
+def _groups(batch: Batch, about: Mapping[str, Any], n: int) -> dict[str, np.ndarray]:
+    """Rows to show: lenses first, then each kind of non-lens; without kinds, by label."""
+    count = len(batch["image"])
+    if "kind" in batch:
+        kind = batch["kind"].numpy()
+        named = {name: np.flatnonzero(kind == k) for k, name in enumerate(about["kinds"])}
+    elif "label" in batch:
+        label = batch["label"].numpy()
+        named = {name: np.flatnonzero(label == value) for name, value in (("lens", 1), ("no lens", 0), ("unlabeled", -1))}
+    else:
+        labelled = batch["labelled"].numpy() > 0
+        named = {"labelled lens": np.flatnonzero(labelled), "unlabeled": np.flatnonzero(~labelled)}
+    chosen = {
+        name: rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(int)] for name, rows in named.items() if len(rows)
+    }
+    return chosen if count else {}
+
+
+def _weights(about: Mapping[str, Any]) -> np.ndarray:
+    """Grey is F_nu ~ wavelength^1.6, 1 the noise; bands without a wavelength weigh the same."""
+    noise = np.mean(about["statistics"]["noise"])
+    wave = np.array(
+        [about["survey"]["bands"].get(name, {}).get("wavelength", math.nan) for name in about["bands"]], dtype=float
+    )
+    if not np.isfinite(wave).all():
+        return np.ones(len(wave)) / noise
+    return (wave / np.median(wave)) ** -1.6 / noise
+
+
+def _png(pixels: np.ndarray, side: int) -> str:
+    """A data URI of an array [H, W] or [H, W, 3] of 0 to 1, north up, each pixel a square."""
+    from PIL import Image
+
+    picture = Image.fromarray((255 * np.clip(pixels, 0, 1) + 0.5).astype(np.uint8)[::-1])
+    factor = max(1, round(side / max(picture.size)))
+    picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _section(name: str, rows: np.ndarray, batch: Batch, about: Mapping[str, Any]) -> str:
+    images = batch["image"][torch.as_tensor(rows)].numpy()
+    noise, mean, deviation = (np.array(about["statistics"][key])[:, None, None] for key in ("noise", "mean", "deviation"))
+    seen = (np.arcsinh(images / noise) - mean) / deviation
+    coloured = rgb(images, _weights(about))
+    mask = batch["mask"][torch.as_tensor(rows)].numpy() if "mask" in batch else None
+    cards = []
+    for k, row in enumerate(rows):
+        bands = []
+        for b, band in enumerate(about["bands"]):
+            grey = np.clip((seen[k, b] + 1.0) / 6.0, 0, 1)
+            picture = np.stack([grey] * 3, axis=-1)
+            if mask is not None:
+                picture[mask[k, b] == 0] = (0.35, 0.1, 0.1)
+            bands.append(
+                f'<figure><img src="{_png(picture, 60)}" alt="{html.escape(band)}"><figcaption>{html.escape(band)}</figcaption></figure>'
+            )
+        words = _parameters(batch, int(row), about)
+        cards.append(
+            f'<article><img class="colour" src="{_png(coloured[k], _SIDE)}" alt="colours">'
+            f'<div class="bands">{"".join(bands)}</div><p>{words}</p></article>'
+        )
+    return f'<section><h2>{html.escape(name)} <small>{len(rows)} shown</small></h2><div class="cards">{"".join(cards)}</div></section>'
+
+
+_UNITS = {"theta_E": "θ<sub>E</sub> {:.2f}″", "arc_snr": "arc S/N {:.0f}", "magnification": "μ {:.1f}", "flux_ratio": "arc/total {:.2f}",
+          "seeing": "seeing {:.2f}", "psf_fwhm": "PSF {:.2f}″", "depth": "depth {:.1f}", "z_spec": "z {:.3f}",
+          "magnitude": "{:.1f} mag"}  # fmt: skip
+
+
+def _parameters(batch: Batch, row: int, about: Mapping[str, Any]) -> str:
+    """What is known of a cutout; what is not is left out."""
+    words = []
+    if "label" in batch:
+        words.append({1: "lens", 0: "no lens", -1: "unlabeled"}[int(batch["label"][row])])
+    elif "lens" in batch:
+        words.append("lens" if batch["lens"][row] > 0 else "no lens")
+    words.append("labelled" if batch["labelled"][row] > 0 else "not labelled")
+    for name, form in _UNITS.items():
+        if name in batch and math.isfinite(value := float(batch[name][row])):
+            words.append(form.format(value))
+    if "row" in batch:
+        words.append(f"row {int(batch['row'][row])}")
+    elif "seed" in batch:
+        words.append(f"seed …{int(batch['seed'][row]) % 10**6:06d}")
+    return " · ".join(words)
+
+
+def _facts(data: Data, batch: Batch) -> str:
+    about = data.about
+    survey = about["survey"]
+    side = about["size"] * survey["pixel_scale"]
+    noise = ", ".join(f"{band} {value:.3g}" for band, value in zip(about["bands"], about["statistics"]["noise"], strict=True))
+    bands, weights = (
+        about["bands"],
+        f"{about['bands'][-1]}, {about['bands'][(len(about['bands']) - 1) // 2]}, {about['bands'][0]}",
+    )
+    rows = {
+        "images": "synthetic" if about["synthetic"] else "observed",
+        "frame": f"{about['size']} pixels of {survey['pixel_scale']:g} arcsec: {side:.1f} arcsec on a side",
+        "bands": ", ".join(bands) + (f" (red, green, blue: {weights})" if len(bands) > 1 else ""),
+        "noise of an empty pixel": f"{noise} ({about['unit']})",
+        "share of lenses among the unlabeled": f"{about['class_prior']:.3g}",
+        "rows": ", ".join(f"{name} {count}" for name, count in data.sizes().items()),
+        "single bands": "arcsinh(flux / noise), standardised as for the network, from -1 (black) to 5 (white) deviations"
+        + ("; dark red: not usable" if "mask" in batch else ""),
+        "fingerprint": about["fingerprint"],
+    }
+    return "".join(f"<tr><th>{html.escape(key)}</th><td>{html.escape(value)}</td></tr>" for key, value in rows.items())
