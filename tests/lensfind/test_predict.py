@@ -1,4 +1,4 @@
-"""Scores for files: every format alike, and what a model was not trained for is refused."""
+"""Scores for files: every format alike, in shards that no stop loses, and what a model was not trained for is refused."""
 
 import h5py
 import numpy as np
@@ -84,9 +84,120 @@ def test_what_the_model_does_not_know_is_refused(images, small, tmp_path):
     refuse("N, bands, rows, columns", write(tmp_path / "e.npz", images[0]))
     np.savez(tmp_path / "f.npz", pictures=images)
     refuse("no array `images`", tmp_path / "f.npz")
-    (tmp_path / "g.csv").touch()
-    refuse(".h5, .hdf5, .npz", tmp_path / "g.csv")
+    (tmp_path / "g.txt").touch()
+    refuse(".h5, .hdf5, .npz", tmp_path / "g.txt")
     assert not out.exists()
     predict(None, small.about, tmp_path / "a.npz", out, apply, other_survey=True)
     predict(None, small.about, tmp_path / "b.npz", out, apply, survey="lsst")
     assert out.exists()
+
+
+def test_shards_give_the_same_table_and_are_taken_up_again(images, small, tmp_path):
+    path = write(tmp_path / "in.h5", images, ids=[f"J{k}" for k in range(6)])
+    calls = []
+
+    def each(dataset):
+        calls.append(len(dataset))
+        return {"logit": dataset.__getitems__(np.arange(len(dataset)))["image"].mean(dim=(1, 2, 3)).numpy()}
+
+    def stopped(dataset):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return each(dataset)
+
+    predict(None, small.about, path, tmp_path / "whole.parquet", each)
+    assert calls == [6]
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        predict(None, small.about, path, tmp_path / "out.parquet", stopped, shard=2)
+    assert not (tmp_path / "out.parquet").exists()
+    summary = predict(None, small.about, path, tmp_path / "out.parquet", each, shard=2)
+    assert calls == [2, 2, 2]  # two before the stop, one after it
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "out.parquet"), pd.read_parquet(tmp_path / "whole.parquet"))
+    assert summary["cutouts"] == 6
+    assert not list(tmp_path.glob(".*parts"))
+
+
+def test_shards_of_other_work_are_not_taken_up(images, small, tmp_path):
+    path = write(tmp_path / "in.h5", images)
+
+    def fails(dataset):
+        if len(dataset) < 3:
+            raise KeyboardInterrupt
+        return {"logit": np.full(len(dataset), 5.0)}
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(None, small.about, path, tmp_path / "out.parquet", fails, shard=4)
+    predict(None, small.about, path, tmp_path / "out.parquet", lambda d: {"logit": np.zeros(len(d))}, shard=4, prior=0.01)
+    assert (pd.read_parquet(tmp_path / "out.parquet")["logit"] == 0).all()
+
+
+def test_a_prior_moves_probabilities_and_not_the_ranking(images, small, tmp_path):
+    path = write(tmp_path / "in.npz", images)
+    logit = np.linspace(-3, 3, 6)
+
+    def calibrated(dataset):
+        return {"logit": logit, "calibrated": 0.5 * logit - 1}
+
+    for prior in (None, 1e-3):
+        predict(None, small.about, path, tmp_path / f"{prior}.parquet", calibrated, prior=prior)
+    usual, rare = (pd.read_parquet(tmp_path / f"{prior}.parquet") for prior in (None, 1e-3))
+    assert usual["probability"].to_numpy() == pytest.approx(1 / (1 + np.exp(1 - 0.5 * logit)))
+    shift = np.log(1e-3 / 0.999) - np.log(0.1 / 0.9)
+    assert rare["probability"].to_numpy() == pytest.approx(1 / (1 + np.exp(1 - 0.5 * logit - shift)))
+    assert (rare["score"] == usual["score"]).all()
+
+
+def test_missing_pixels_may_be_filled_and_are_flagged(images, small, tmp_path):
+    images[1, 0, :2, :2] = np.nan
+    images[2] = np.nan
+    path = write(tmp_path / "in.npz", images)
+    predict(None, small.about, path, tmp_path / "out.parquet", lambda d: {"logit": np.zeros(6)}, bad_pixels=0.01)
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    assert table["flags"].tolist() == ["", "missing pixels", "no score", "", "", ""]
+    assert table["probability"].isna().tolist() == [False, False, True, False, False, False]
+
+
+def test_a_folder_of_files_with_a_broken_one(images, small, tmp_path):
+    folder = tmp_path / "cutouts"
+    folder.mkdir()
+    for k, image in enumerate(images):
+        fits.PrimaryHDU(image).writeto(folder / f"c{k}.fits")
+    (folder / "c3.fits").write_bytes(b"torn")
+    summary = predict(None, small.about, folder, tmp_path / "out.parquet", lambda d: {"logit": np.zeros(len(d))}, survey="lsst")
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    assert table["id"].tolist() == [f"c{k}.fits" for k in range(6)]
+    assert table["flags"].tolist() == ["", "", "", "unreadable,no score", "", ""]
+    assert summary["unreadable"] == 1
+    assert summary["not finite"] == 0
+
+
+def test_larger_cutouts_are_cut_about_their_centre(images, small, tmp_path):
+    wide = np.pad(images, ((0, 0), (0, 0), (5, 5), (5, 5)), constant_values=np.nan)
+    means = []
+
+    def mean(dataset):
+        means.append(dataset.__getitems__(np.arange(6))["image"].numpy())
+        return {"logit": np.zeros(6)}
+
+    predict(None, small.about, write(tmp_path / "wide.npz", wide), tmp_path / "out.parquet", mean)
+    assert np.array_equal(means[0], images)
+
+
+def test_known_lenses_are_named_with_their_distance(images, small, tmp_path):
+    np.savez(
+        tmp_path / "in.npz", images=images, survey="lsst", bands=BANDS, ra=np.array([10.0, 10.0, 0.0, 359.9999, 5.0, np.nan]),
+        dec=np.array([0.0, 0.001, 0.0, 0.0, 89.9999, 0.0]),
+    )  # fmt: skip
+    known = pd.DataFrame({"name": ["A", "B", "C"], "ra": [10.0, 0.0001, 185.0], "dec": [0.0002, 0.0, 89.9999]})
+    known.to_csv(tmp_path / "known.csv", index=False)
+    path = tmp_path / "out.parquet"
+    predict(None, small.about, tmp_path / "in.npz", path, lambda d: {"logit": np.zeros(6)}, known=str(tmp_path / "known.csv"))
+    table = pd.read_parquet(path)
+    assert table["known_lens"].tolist() == ["A", "", "B", "B", "C", ""]
+    assert table["known_separation"].to_numpy() == pytest.approx(
+        [0.72, np.nan, 0.36, 0.72, 0.72, np.nan], abs=0.01, nan_ok=True
+    )
+    pd.DataFrame({"ra": [1.0], "dec": [2.0]}).to_csv(tmp_path / "bad.csv", index=False)
+    with pytest.raises(DataError, match="missing: name"):
+        predict(None, small.about, tmp_path / "in.npz", tmp_path / "o.parquet", apply, known=str(tmp_path / "bad.csv"))

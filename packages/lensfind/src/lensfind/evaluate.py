@@ -185,15 +185,16 @@ def _drawn(
             purity_curve(axes[1], predictions, prevalence)
             keep("calibration", canvas, "Calibration, and what a survey gets", "Left: share of lenses against the stated "
                  f"probability on the unlabeled {word}test sample, before and after calibration on the validation split, in "
-                 "bins of equal numbers, with 95% Wilson intervals; the bottom line stands for bins without a lens. Right: purity "
-                 f"against completeness where one object in {1 / prevalence:,.0f} is a lens, with its 95% "
+                 "bins of equal numbers, with 95% Wilson intervals; the bottom line stands for bins without a lens. Right: "
+                 f"purity against completeness where one object in {1 / prevalence:,.0f} is a lens, with its 95% "
                  "interval.")  # fmt: skip
         rows = failures(dict(predictions), about, threshold)
         if rows:
             canvas, axis = panels(1, 1)
             _bars(axis, rows, fpr)
             keep("failures", canvas, "What is mistaken for a lens", f"Share of each kind of {word}non-lens above the "
-                 f"threshold chosen on validation for a false-positive rate of {fpr:.0%} (dotted), with 95% Wilson intervals.")  # fmt: skip
+                 f"threshold chosen on validation for a false-positive rate of {fpr:.0%} (dotted), with 95% Wilson "
+                 "intervals.")  # fmt: skip
     return made
 
 

@@ -13,7 +13,7 @@ from lensfind.survey import Survey
 from skyloom.metrics import Ranking
 from skyloom.plots import PAGE, PALETTE, Figure, panels, save, style
 
-__all__ = ["completeness", "cutouts", "draw", "has_truth", "rank_curves", "rgb", "score_histograms"]
+__all__ = ["completeness", "cutouts", "draw", "has_truth", "pngs", "rank_curves", "rgb", "score_histograms"]
 
 Arrays = dict[str, np.ndarray]
 _COLUMNS = 10  # cutouts in a row of the mosaic
@@ -178,6 +178,21 @@ def rgb(images: np.ndarray, weights: np.ndarray, floor: float = 2.0, ceiling: fl
     bright = np.arcsinh(mean / floor) / np.arcsinh(ceiling / floor)
     coloured = np.clip(scaled / mean * bright, 0, None)
     return np.clip(coloured / np.maximum(coloured.max(axis=-1, keepdims=True), 1), 0, 1)
+
+
+def pngs(images: np.ndarray, about: dict[str, Any]) -> list[bytes]:
+    """Each image [bands, H, W] as a PNG in the colours of the figures, four screen pixels a pixel."""
+    import io
+
+    from PIL import Image
+
+    found = []
+    for picture in rgb(images, _colour_weights(about)) if len(images) else []:
+        levels = np.flipud((255 * picture).round().astype(np.uint8)).repeat(4, axis=0).repeat(4, axis=1)
+        buffer = io.BytesIO()
+        Image.fromarray(levels).save(buffer, format="PNG", optimize=True)
+        found.append(buffer.getvalue())
+    return found
 
 
 def _colour_weights(about: dict[str, Any]) -> np.ndarray:

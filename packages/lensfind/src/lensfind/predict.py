@@ -1,126 +1,104 @@
-"""Scores for a file of cutouts: HDF5, NumPy .npz or a FITS cube.
+"""Scores for any number of cutouts: in shards, with bounded memory, and taken up again where they were stopped."""
 
-The file holds images [N, bands, size, size] in the flux unit of the survey (nJy), under the name `images` (HDF5 and npz; for
-FITS the primary array), optionally `ids` [N], and says which survey and bands they are: the attributes (HDF5), arrays (npz)
-or header cards (FITS, SURVEY and BANDS = "g,r,i") `survey` and `bands`.
-"""
-
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from lensfind.calibrating import conformal_sets
+from lensfind.scores import sigmoid
+from lensfind.sky import match
+from lensfind.sources import Source, open_source, read_cutouts
 from skyloom.data import Batch
-from skyloom.errors import DataError
+from skyloom.errors import DataError, MissingFile
+from skyloom.pu import prior_shift
+from skyloom.run.files import read_json, write_json, write_whole
+from skyloom.training.progress import said
 
-__all__ = ["Cutouts", "predict", "read_cutouts"]
+__all__ = ["predict", "read_cutouts"]
 
 Apply = Callable[[Any], dict[str, np.ndarray]]
+_SETS = np.array(["neither", "lens", "no lens", "lens or no lens"])
+_BESIDE = ("dropout_variance", "aleatoric_variance", "view_spread", "log_theta_E")
 
 
-@dataclass
-class Cutouts:
-    """Images of a file, fetched by the batch; an HDF5 file is read as it is asked for, the others are held in memory."""
+class _Rows:
+    """The cutouts of a shard as a data set: what is unusable is a blank image, and is scored for nothing."""
 
-    path: Path
-    shape: tuple[int, ...]
-    ids: np.ndarray
-    survey: str | None
-    bands: list[str] | None
-    images: np.ndarray | None = None
+    def __init__(self, images: np.ndarray):
+        self.images = images
 
     def __len__(self) -> int:
-        return self.shape[0]
-
-    def _rows(self, rows: np.ndarray) -> np.ndarray:
-        if self.images is not None:
-            return self.images[rows]
-        import h5py
-
-        order = np.argsort(rows)  # HDF5 reads rows in rising order
-        with h5py.File(self.path) as file:
-            return file["images"][rows[order]][np.argsort(order)]
+        return len(self.images)
 
     def __getitems__(self, rows: np.ndarray) -> Batch:
-        images = np.asarray(self._rows(np.asarray(rows)), dtype=np.float32)
-        return {"image": torch.from_numpy(images)}
-
-    def unusable(self, step: int = 1024) -> np.ndarray:
-        """[N] whether a cutout has a pixel that is not finite."""
-        bad = [
-            ~np.isfinite(self._rows(np.arange(k, min(k + step, len(self))))).all(axis=(1, 2, 3))
-            for k in range(0, len(self), step)
-        ]
-        return np.concatenate(bad) if bad else np.zeros(0, dtype=bool)
+        return {"image": torch.from_numpy(self.images[rows])}
 
 
-def _text(value: Any) -> str | None:
-    if value is None:
-        return None
-    value = np.asarray(value).item() if np.ndim(value) == 0 else value
-    return value.decode() if isinstance(value, bytes) else str(value)
+def predict(
+    task: Any,
+    about: dict[str, Any],
+    input: Path,
+    output: Path,
+    apply: Apply,
+    survey: str | None = None,
+    other_survey: bool = False,
+    prior: float | None = None,
+    known: str | None = None,
+    match_radius: float = 2.0,
+    tiles: Mapping[str, Sequence[str]] | None = None,
+    bad_pixels: float = 0.0,
+    shard: int = 4096,
+) -> dict[str, Any]:
+    """Write a Parquet table with a row per cutout of `input` (see `lensfind.sources`).
+
+    Columns: id; ra and dec where known; logit, as learned, at the class prior of the training; score = sigmoid(logit), which
+    ranks; probability, calibrated, at the `prior` that lenses have among these cutouts (null: that of the training); conformal,
+    the prediction set; what else the network knows of its uncertainty; flags; and the known lens within `match_radius` arcsec.
+
+    Args:
+        survey: of an input that does not say
+        other_survey: allow one that the model was not trained for
+        prior: share of lenses among these cutouts, which moves probabilities and never the ranking
+        known: table (.csv, .parquet) of name, ra, dec (degrees) of known lenses
+        tiles: {band: [FITS files]} for an input of positions
+        bad_pixels: largest share of pixels without data that is filled with sky; a cutout with more gets no score
+        shard: cutouts held in memory at a time; a finished shard is kept if the work is stopped
+    """
+    found = open_source(input, about["bands"], int(about["size"]), tiles, survey)
+    _check(found, about, survey, other_survey)
+    if not len(found):
+        raise DataError(f"{input}: there are no images in it.")
+    prior = float(about["class_prior"]) if prior is None else prior
+    lenses = _known(known)
+    names = {"survey": about["survey"]["name"], "prior": prior, "input": str(input), "rows": len(found), "shard": shard}
+    folder = _folder(Path(output), {**names, "known": known, "bad_pixels": bad_pixels, "weights": _digest(task)})
+    totals = {"cutouts": len(found), "not finite": 0, "unreadable": 0, "above even odds": 0}
+    parts = [np.arange(start, min(start + shard, len(found))) for start in range(0, len(found), shard)]
+    for number, rows in enumerate(parts):
+        path = folder / f"part-{number:06d}.parquet"
+        if not path.exists():
+            table = _scored(found, rows, about, apply, task, prior, bad_pixels)
+            _write(path, _with_known(table, lenses, match_radius))
+            if len(parts) > 1:
+                said(f"scored {rows[-1] + 1:,} of {len(found):,}")
+    _join(
+        folder,
+        Path(output),
+        len(parts),
+        {**names, "trained_on": "synthetic images" if about["synthetic"] else "images"},
+        totals,
+    )
+    shutil.rmtree(folder)
+    return totals
 
 
-def _names(value: Any) -> list[str] | None:
-    if value is None:
-        return None
-    if np.ndim(value) == 0:
-        return [name.strip() for name in str(_text(value)).split(",")]
-    return [str(_text(name)) for name in value]
-
-
-def read_cutouts(path: Path) -> Cutouts:
-    """Open a file of cutouts; its ending chooses the reader."""
-    readers = {".h5": _read_hdf5, ".hdf5": _read_hdf5, ".npz": _read_npz, ".fits": _read_fits, ".fit": _read_fits}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: cutouts are read from {', '.join(readers)} files only.")
-    found = reader(path)
-    if len(found.shape) != 4:
-        raise DataError(f"{path}: images must be [N, bands, rows, columns], found {list(found.shape)}.")
-    if len(found.ids) != len(found):
-        raise DataError(f"{path}: {len(found.ids)} ids for {len(found)} images.")
-    return found
-
-
-def _read_hdf5(path: Path) -> Cutouts:
-    import h5py
-
-    with h5py.File(path) as file:
-        if "images" not in file:
-            raise DataError(f"{path}: no data set `images`; it holds {sorted(file)}.")
-        shape = file["images"].shape
-        ids = file["ids"][...] if "ids" in file else np.arange(shape[0])
-        ids = np.array([_text(i) for i in ids]) if ids.dtype.kind in "OS" else ids
-        attributes = {**file.attrs, **file["images"].attrs}
-    return Cutouts(path, shape, ids, _text(attributes.get("survey")), _names(attributes.get("bands")))
-
-
-def _read_npz(path: Path) -> Cutouts:
-    with np.load(path, allow_pickle=False) as file:
-        if "images" not in file:
-            raise DataError(f"{path}: no array `images`; it holds {sorted(file)}.")
-        parts = {name: file[name] for name in ("images", "ids", "survey", "bands") if name in file}
-    images = parts["images"]
-    ids = parts.get("ids", np.arange(len(images) if images.ndim else 0))
-    return Cutouts(path, images.shape, ids, _text(parts.get("survey")), _names(parts.get("bands")), images)
-
-
-def _read_fits(path: Path) -> Cutouts:
-    from astropy.io import fits
-
-    with fits.open(path, memmap=False) as file:
-        header, data = file[0].header, file[0].data
-    if data is None:
-        raise DataError(f"{path}: the primary HDU holds no image.")
-    images = np.ascontiguousarray(data, dtype=np.float32)
-    return Cutouts(path, images.shape, np.arange(len(images)), header.get("SURVEY"), _names(header.get("BANDS")), images)
-
-
-def _check(found: Cutouts, about: dict[str, Any], survey: str | None, other_survey: bool) -> None:
+def _check(found: Source, about: dict[str, Any], survey: str | None, other_survey: bool) -> None:
     """Refuse what the model was not trained for."""
     trained, bands, size = about["survey"]["name"], about["bands"], about["size"]
     named = survey or found.survey
@@ -136,48 +114,132 @@ def _check(found: Cutouts, about: dict[str, Any], survey: str | None, other_surv
         )
     if found.bands is not None and found.bands != list(bands):
         raise DataError(f"{found.path} has bands {found.bands}, this model takes {list(bands)}, in this order.")
-    if found.shape[1:] != (len(bands), size, size):
+    if found.shape[1] != len(bands) or min(found.shape[2:]) < size:
         raise DataError(
             f"{found.path}: images are {list(found.shape[1:])} (bands, rows, columns), this model takes "
             f"{[len(bands), size, size]}: cut them out at {size} pixels of {about['survey']['pixel_scale']} arcsec."
         )
 
 
-def predict(
-    task: Any,
-    about: dict[str, Any],
-    input: Path,
-    output: Path,
-    apply: Apply,
-    survey: str | None = None,
-    other_survey: bool = False,
-) -> dict[str, Any]:
-    """Write a Parquet table of id, logit and score = sigmoid(logit) for the cutouts in `input`.
+def _scored(
+    found: Source, rows: np.ndarray, about: Mapping[str, Any], apply: Apply, task: Any, prior: float, bad_pixels: float
+) -> dict[str, np.ndarray]:
+    images, unreadable = _images(found, rows, int(about["size"]))
+    lacking = ~np.isfinite(images)
+    share = lacking.mean(axis=(1, 2, 3))
+    images[lacking] = 0.0
+    out = apply(_Rows(images))
+    logit = np.asarray(out["logit"], dtype=np.float64)
+    unusable = unreadable | (share > bad_pixels)
+    calibrated = np.asarray(out.get("calibrated", logit), dtype=np.float64)
+    shift = prior_shift(prior, float(about["class_prior"]))
+    table: dict[str, np.ndarray] = {"id": found.ids[rows]}
+    table |= {name: values[rows] for name, values in found.more.items()}
+    numbers = {"logit": logit, "score": sigmoid(logit), "probability": sigmoid(calibrated + shift)}
+    numbers |= {name: np.asarray(out[name], dtype=np.float64) for name in _BESIDE if name in out}
+    table |= {name: np.where(unusable, np.nan, values) for name, values in numbers.items()}
+    if task is not None and hasattr(task, "conformal"):
+        sets = _SETS[conformal_sets(logit, *(float(t) for t in task.conformal))]
+        table["conformal"] = np.where(unusable, "", sets)
+    flags = [
+        ",".join(name for name, is_so in (("unreadable", u), ("missing pixels", s > 0 and not n), ("no score", n)) if is_so)
+        for u, s, n in zip(unreadable, share, unusable, strict=True)
+    ]
+    table["flags"] = np.array(flags)
+    return table
 
-    A score is the probability of a lens as far as the network's own odds at the class prior of its training go; it is not
-    calibrated. Cutouts with pixels that are not finite get NaN, never a plausible number. `survey` names that of a file that
-    does not; `other_survey` allows one that the model was not trained for.
-    """
+
+def _images(found: Source, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images of these rows cut to `size` about the centre, NaN where a row cannot be read, and which those are."""
+    unreadable = np.zeros(len(rows), dtype=bool)
+    try:
+        images = np.array(found.read(rows), dtype=np.float32)
+    except DataError:  # one of them: find it
+        blank = np.full(found.shape[1:], np.nan, dtype=np.float32)
+        singles = []
+        for k, row in enumerate(rows):
+            try:
+                singles.append(found.read(np.array([row]))[0])
+            except DataError:
+                unreadable[k] = True
+                singles.append(blank)
+        images = np.stack(singles).astype(np.float32)
+    up, left = ((side - size) // 2 for side in images.shape[2:])
+    return np.ascontiguousarray(images[:, :, up : up + size, left : left + size]), unreadable
+
+
+# ---------------------------------------------------------------- known lenses, shards
+
+
+def _known(path: str | None) -> Any:
+    import pandas as pd
+
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise MissingFile(f"the list of known lenses {path} does not exist.")
+    table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
+    missing = [name for name in ("name", "ra", "dec") if name not in table]
+    if missing:
+        raise DataError(
+            f"{path}: a list of known lenses has the columns name, ra and dec (degrees); missing: {', '.join(missing)}."
+        )
+    return table
+
+
+def _with_known(table: dict[str, np.ndarray], lenses: Any, radius: float) -> dict[str, np.ndarray]:
+    if lenses is None:
+        return table
+    if "ra" not in table:
+        raise DataError("known lenses can only be matched to cutouts whose ra and dec are known.")
+    index, away = match(table["ra"], table["dec"], lenses["ra"].to_numpy(float), lenses["dec"].to_numpy(float), radius)
+    names = lenses["name"].astype(str).to_numpy()
+    return {**table, "known_lens": np.where(index >= 0, names[index], ""), "known_separation": away}
+
+
+def _digest(task: Any) -> str:
+    """Of the weights: shards of another model are not taken up."""
+    if task is None or not hasattr(task, "state_dict"):
+        return ""
+    digest = hashlib.sha256()
+    for name, value in sorted(task.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _folder(output: Path, recipe: dict[str, Any]) -> Path:
+    """Where the shards of this very work lie; what was left by another is cleared away."""
+    folder = output.with_name(f".{output.name}.parts")
+    note = folder / "recipe.json"
+    if folder.exists() and (not note.exists() or read_json(note) != json.loads(json.dumps(recipe))):
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(note, recipe)
+    return folder
+
+
+def _write(path: Path, table: Mapping[str, np.ndarray]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from skyloom.run.files import write_whole
+    with write_whole(path) as temporary:
+        pq.write_table(pa.table(dict(table)), temporary)
 
-    found = read_cutouts(Path(input))
-    _check(found, about, survey, other_survey)
-    if not len(found):
-        raise DataError(f"{input}: there are no images in it.")
-    logit = np.asarray(apply(found)["logit"], dtype=np.float32)
-    unusable = found.unusable()
-    logit[unusable] = np.nan
-    table = pa.table({"id": found.ids, "logit": logit, "score": 1 / (1 + np.exp(-logit.astype(np.float64)))})
-    notes = {"survey": about["survey"]["name"], "class_prior": str(about["class_prior"]), "input": Path(input).name}
-    if about["synthetic"]:
-        notes["trained_on"] = "synthetic images"
+
+def _join(folder: Path, output: Path, parts: int, notes: Mapping[str, Any], totals: dict[str, Any]) -> None:
+    """One file from the shards, a shard at a time."""
+    import pyarrow.parquet as pq
+
+    writer = None
     with write_whole(output) as temporary:
-        pq.write_table(table.replace_schema_metadata(notes), temporary)
-    return {
-        "cutouts": len(found),
-        "not finite": int(unusable.sum()),
-        "above even odds": int((logit > 0).sum()),
-    }
+        for number in range(parts):
+            table = pq.read_table(folder / f"part-{number:06d}.parquet")
+            flags = table["flags"].to_pylist()
+            totals["unreadable"] += sum("unreadable" in flag for flag in flags)
+            totals["not finite"] += sum("no score" in flag and "unreadable" not in flag for flag in flags)
+            totals["above even odds"] += int((table["probability"].to_numpy() > 0.5).sum())
+            schema = table.schema.with_metadata({name: str(value) for name, value in notes.items()})
+            writer = writer or pq.ParquetWriter(temporary, schema)
+            writer.write_table(table.cast(schema))
+        assert writer is not None
+        writer.close()

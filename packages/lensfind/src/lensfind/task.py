@@ -26,8 +26,8 @@ class LensFinder(nn.Module):
     `about` is that of `lensfind.data`: bands, size, class prior and the statistics of the training split. `model(bands, size)`
     gives the encoder, logits [B], or what `lensfind.models.finder` makes; `risk(logits, labels, prior)` one of `skyloom.pu`.
     `target` is the column that the risk reads: `labelled` for positive-unlabeled learning, `lens` for the supervised oracle
-    that knows the truth. With a `target_prior` the network learns as if lenses had that share; predicted logits are always those at
-    the class prior. `class_prior` overrides the data's, to see what a wrong one does.
+    that knows the truth. With a `target_prior` the network learns as if lenses had that share; predicted logits are always
+    those at the class prior. `class_prior` overrides the data's, to see what a wrong one does.
 
     The encoder sees (arcsinh(flux / noise) - mean) / deviation per band, with constants of the survey and not of the image,
     so that brightness and colour survive; and, given a `colour_aperture` in arcsec and more than one band, a further channel:
