@@ -6,8 +6,8 @@ With a surrogate l(z, +-1),
 
 the risk of a classifier over the population is pi R_P+ + (1 - pi) R_N-, pi the class prior. In the setting of two samples
 (`skyloom.pu.settings`) U is a mixture, so (1 - pi) R_N- = R_U- - pi R_P- on average (du Plessis, Niu and Sugiyama 2015). In
-that of one sample, of which the share a is labelled, (1 - pi) R_N- = (1 - a) R_U- - (pi - a) R_P-. A flexible network drives the
-difference below zero, which no risk can be; the non-negative estimator stops it there (Kiryo, Niu, du Plessis and Sugiyama
+that of one sample, of which the share a is labelled, (1 - pi) R_N- = (1 - a) R_U- - (pi - a) R_P-. A flexible network drives
+the difference below zero, which no risk can be; the non-negative estimator stops it there (Kiryo, Niu, du Plessis and Sugiyama
 2017, NeurIPS, arXiv:1703.00593).
 
 Every function returns `{"loss": what to minimize, **terms to watch}`. The means are those of the whole optimizer step, over all
