@@ -47,7 +47,9 @@ def test_matching_uses_the_measured_psfs_not_their_widths():
     expected[30:91, 30:91] = target
     assert np.abs(matched - expected).max() < 2e-3 * expected.max()
     sigma2 = moment_fwhm(target) ** 2 - moment_fwhm(moffat) ** 2
-    blurred, _ = match_psf(image, gaussian_psf(0.6, 41, SCALE), gaussian_psf(np.sqrt(0.36 + max(sigma2, 0) * SCALE**2), 41, SCALE))
+    blurred, _ = match_psf(
+        image, gaussian_psf(0.6, 41, SCALE), gaussian_psf(np.sqrt(0.36 + max(sigma2, 0) * SCALE**2), 41, SCALE)
+    )
     assert np.abs(blurred - expected).max() > 5 * np.abs(matched - expected).max()
 
 

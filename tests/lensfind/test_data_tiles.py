@@ -30,7 +30,14 @@ def header(form: str, scale: float = 0.2, angle: float = 30.0, size: int = 200) 
             "CTYPE1": "DEC--TAN", "CTYPE2": "RA---TAN", "CRVAL1": DEC, "CRVAL2": RA, "CDELT1": degrees, "CDELT2": -degrees,
         }  # fmt: skip
     elif form == "galactic":
-        cards |= {"CTYPE1": "GLON-CAR", "CTYPE2": "GLAT-CAR", "CRVAL1": 236.8, "CRVAL2": 0.0, "CDELT1": -degrees, "CDELT2": degrees}
+        cards |= {
+            "CTYPE1": "GLON-CAR",
+            "CTYPE2": "GLAT-CAR",
+            "CRVAL1": 236.8,
+            "CRVAL2": 0.0,
+            "CDELT1": -degrees,
+            "CDELT2": degrees,
+        }
     made = fits.Header()
     for key, value in cards.items():
         made[key] = value

@@ -194,7 +194,7 @@ def _cross_problems(table: pd.DataFrame) -> list[str]:
         if name in table:
             key = table[name].astype(str)
             if name == "filepath" and "member" in table:
-                key = key + "#" + table["member"].astype(str)
+                key = key + "#" + table["member"].astype(object).where(table["member"].notna(), "").astype(str)
             for row in np.flatnonzero(key.duplicated().to_numpy() & known(table[name])):
                 found.append(f"{_named(table, row)}, column {name}: {table[name].iloc[row]!r} stands in an earlier row already")
     return found

@@ -78,9 +78,13 @@ class Stream(IterableDataset):
                 f"{self.store.directory} has {len(parts)} files for {self.world} ranks x {workers} workers, and some would get "
                 f"nothing: take fewer workers, or prepare with rows_per_part={max(1, len(self.store) // consumers)}."
             )
-        order = stream_order(parts, self.seed, self.epoch, self.rank * workers + worker, consumers, self.window)
-        begin = (self.begin + workers - 1 - worker) // workers  # batches come from the workers in turn
-        for start in range(begin * self.batch_size, len(order), self.batch_size):
+        orders = [
+            stream_order(parts, self.seed, self.epoch, self.rank * workers + k, consumers, self.window) for k in range(workers)
+        ]
+        had, turn = _had([-(-len(order) // self.batch_size) for order in orders], self.begin)
+        mine = (worker + turn) % workers  # the loader asks worker 0 first: it goes on where the turn had come to
+        order = orders[mine]
+        for start in range(had[mine] * self.batch_size, len(order), self.batch_size):
             batch = self._batch(order[start : start + self.batch_size], len(order))
             if batch is not None:
                 yield batch
@@ -107,3 +111,19 @@ class Stream(IterableDataset):
                 f"The last: {message}"
             )
         said(f"skipped a corrupt record: {message}")
+
+
+def _had(batches: list[int], begin: int) -> tuple[list[int], int]:
+    """How many batches each worker had given when `begin` were consumed, and whose turn it was: they take turns, and one that is
+    through is passed over.
+
+    >>> _had([3, 1, 3], 5)
+    ([2, 1, 2], 0)
+    """
+    had, turn = [0] * len(batches), 0
+    for _ in range(min(begin, sum(batches))):
+        while had[turn] == batches[turn]:
+            turn = (turn + 1) % len(batches)
+        had[turn] += 1
+        turn = (turn + 1) % len(batches)
+    return had, turn
