@@ -132,7 +132,7 @@ def _scored(
     logit = np.asarray(out["logit"], dtype=np.float64)
     unusable = unreadable | (share > bad_pixels)
     calibrated = np.asarray(out.get("calibrated", logit), dtype=np.float64)
-    shift = prior_shift(prior, float(about["class_prior"]))
+    shift = prior_shift(prior, float(getattr(task, "prior", about["class_prior"])))
     table: dict[str, np.ndarray] = {"id": found.ids[rows]}
     table |= {name: values[rows] for name, values in found.more.items()}
     numbers = {"logit": logit, "score": sigmoid(logit), "probability": sigmoid(calibrated + shift)}

@@ -15,12 +15,43 @@ from skyloom.data import Batch
 from skyloom.errors import ConfigError, DataError
 from skyloom.pu import prior_shift
 
-__all__ = ["LensFinder", "bernoulli_divergence"]
+__all__ = ["LensFinder", "Scored", "bernoulli_divergence"]
 
 _ANNULUS = (0.5, 2.6)  # arcsec: where the colours of arcs are measured
 
 
-class LensFinder(nn.Module):
+class Scored(nn.Module):
+    """What every finder has in common: a class prior, scores over a split, and a calibration that travels with its weights."""
+
+    slope: Tensor
+    offset: Tensor
+    conformal: Tensor
+
+    def __init__(self, prior: float):
+        super().__init__()
+        self.prior = prior
+        self.register_buffer("slope", torch.ones(()))
+        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("conformal", torch.tensor([-torch.inf, torch.inf]))
+
+    def calibrated(self, logit: Tensor) -> dict[str, Tensor]:
+        """`calibrated`, a logit too, and `conformal_set`: 0 neither, 1 lens, 2 no lens, 3 both."""
+        lens, other = logit >= self.conformal[0], logit <= self.conformal[1]
+        return {"calibrated": self.slope * logit + self.offset, "conformal_set": lens.float() + 2 * other.float()}
+
+    def score(self, predictions: Mapping[str, Tensor]) -> dict[str, float]:
+        """Figures of merit over a whole split (`lensfind.scores`)."""
+        names = [name for name in ("logit", "calibrated", "labelled", "lens") if name in predictions]
+        return scores({name: predictions[name].numpy() for name in names}, self.prior)
+
+    def calibrate(self, values: Mapping[str, float]) -> None:
+        """Take slope, offset and conformal thresholds as `lensfind.calibrating.calibration` found them."""
+        self.slope.fill_(values["slope"])
+        self.offset.fill_(values["offset"])
+        self.conformal.copy_(torch.tensor([values["lens_above"], values["other_below"]]))
+
+
+class LensFinder(Scored):
     """An image encoder under a risk.
 
     `about` is that of `lensfind.data`: bands, size, class prior and the statistics of the training split. `model(bands, size)`
@@ -47,9 +78,6 @@ class LensFinder(nn.Module):
     noise: Tensor
     mean: Tensor
     deviation: Tensor
-    slope: Tensor
-    offset: Tensor
-    conformal: Tensor
 
     def __init__(
         self,
@@ -68,11 +96,10 @@ class LensFinder(nn.Module):
         consistency: float = 0.0,
         views: int = 1,
     ):
-        super().__init__()
+        super().__init__(float(class_prior if class_prior is not None else about["class_prior"]))
         if views not in (1, 8):
             raise ConfigError(f"task.views={views}: 1, or the 8 symmetries of the square.")
         self.bands, self.size = len(about["bands"]), int(about["size"])
-        self.prior = float(class_prior if class_prior is not None else about["class_prior"])
         self.pixel = float(about["survey"]["pixel_scale"])
         self.aperture = colour_aperture / self.pixel if colour_aperture is not None and self.bands > 1 else None
         self.extras = ARC_COLOURS + 2 * (self.bands - 1) if arc_colours and self.bands > 1 else 0
@@ -88,9 +115,6 @@ class LensFinder(nn.Module):
         self.register_buffer("wavelengths", torch.tensor(wavelengths), persistent=False)
         for name, values in about["statistics"].items():
             self.register_buffer(name, torch.tensor(values)[:, None, None])
-        self.register_buffer("slope", torch.ones(()))
-        self.register_buffer("offset", torch.zeros(()))
-        self.register_buffer("conformal", torch.tensor([-torch.inf, torch.inf]))
 
     def _asked(self, model: Callable[..., nn.Module]) -> dict[str, int]:
         """`extras`, where the model can take numbers beside the image."""
@@ -168,27 +192,13 @@ class LensFinder(nn.Module):
         found["logit"] = found["logit"] + self.shift
         if len(every) > 1:
             found["view_spread"] = torch.stack([out["logit"].float() for out in every]).std(dim=0)
-        found["calibrated"] = self.slope * found["logit"] + self.offset
-        lens, other = found["logit"] >= self.conformal[0], found["logit"] <= self.conformal[1]
-        found["conformal_set"] = lens.to(torch.float32) + 2 * other.to(torch.float32)  # 0 neither, 1 lens, 2 no lens, 3 both
-        return found
+        return found | self.calibrated(found["logit"])
 
     def _views(self, images: Tensor) -> list[Tensor]:
         if self.views == 1:
             return [images]
         turned = [torch.rot90(images, k, (-2, -1)) for k in range(4)]
         return turned + [view.flip(-1) for view in turned]
-
-    def score(self, predictions: Mapping[str, Tensor]) -> dict[str, float]:
-        """Figures of merit over a whole split (`lensfind.scores`)."""
-        names = [name for name in ("logit", "calibrated", "labelled", "lens") if name in predictions]
-        return scores({name: predictions[name].numpy() for name in names}, self.prior)
-
-    def calibrate(self, values: Mapping[str, float]) -> None:
-        """Take slope, offset and conformal thresholds as `lensfind.calibrating.calibration` found them."""
-        self.slope.fill_(values["slope"])
-        self.offset.fill_(values["offset"])
-        self.conformal.copy_(torch.tensor([values["lens_above"], values["other_below"]]))
 
     def example(self) -> Batch:
         given = {name: torch.full((2,), float(centre)) for name, (centre, _) in self.conditions.items()}
