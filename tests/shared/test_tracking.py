@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from skyloom.errors import UserError
-from skyloom.tracking import Console, TensorBoard, Tracker, Trackers, WandB
+from skyloom.tracking import Console, Identity, TensorBoard, Tracker, Trackers, WandB
 from skyloom.tracking import weights_and_biases as wb
 from skyloom.tracking.tracker import plain
 
@@ -242,7 +242,7 @@ def killed_and_taken_up(tracker: Tracker, directory: Path) -> None:
 
 def test_tensorboard_after_a_kill_has_neither_holes_nor_doubles(tmp_path):
     first = TensorBoard()
-    first.start(RUN, tmp_path, CONFIG)
+    first.start(Identity(RUN, tmp_path, CONFIG))
     for row in ROWS[:5]:
         first.log(row, row["step"])
     first._writer.flush()  # what reached the disk before the kill
@@ -393,8 +393,8 @@ def test_wandb_offline_resume_is_one_whole_segment_under_the_same_id(tmp_path, m
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_tracking import CONFIG, ROWS, RUN
-from skyloom.tracking import WandB
-tracker = WandB()
+from skyloom.tracking import Trackers, WandB
+tracker = Trackers([WandB()])
 tracker.start(RUN, {str(tmp_path)!r}, CONFIG)
 for row in ROWS:
     tracker.log(row, row["step"])

@@ -15,7 +15,7 @@ epoch 1  step 10  train/loss 0.7  val/nll 0.25
 
 from skyloom.tracking.console import Console
 from skyloom.tracking.tensorboard import TensorBoard
-from skyloom.tracking.tracker import Tracker, Trackers
+from skyloom.tracking.tracker import Identity, Tracker, Trackers
 from skyloom.tracking.weights_and_biases import WandB
 
-__all__ = ["Console", "TensorBoard", "Tracker", "Trackers", "WandB"]
+__all__ = ["Console", "Identity", "TensorBoard", "Tracker", "Trackers", "WandB"]

@@ -1,10 +1,9 @@
 """One line per validation."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from skyloom.tracking.tracker import Tracker, improves, numbers, objectives
+from skyloom.tracking.tracker import Identity, Tracker, improves, numbers, objectives
 
 __all__ = ["Console"]
 
@@ -19,17 +18,9 @@ class Console(Tracker):
     def __init__(self, columns: int = 5):
         self.columns = columns
 
-    def start(
-        self,
-        run_id: str,
-        directory: str | Path,
-        config: Mapping[str, Any],
-        group: str | None = None,
-        job_type: str = "train",
-        tags: Sequence[str] = (),
-    ) -> None:
-        self._objectives = objectives(config)
-        self._goals = [str(goal["metric"]).replace("test/", "val/", 1) for goal in config.get("goals") or []]
+    def start(self, run: Identity) -> None:
+        self._objectives = objectives(run.config)
+        self._goals = [str(goal["metric"]).replace("test/", "val/", 1) for goal in run.config.get("goals") or []]
         self._best: dict[str, float] = {}
         self._training_loss: float | None = None
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from skyloom.tracking.tracker import Tracker, numbers, objectives, plain, require
+from skyloom.tracking.tracker import Identity, Tracker, numbers, objectives, plain, require
 
 __all__ = ["TensorBoard"]
 
@@ -23,23 +23,15 @@ class TensorBoard(Tracker):
         self.flush_seconds = flush_seconds
         self._writer: Any = None
 
-    def start(
-        self,
-        run_id: str,
-        directory: str | Path,
-        config: Mapping[str, Any],
-        group: str | None = None,
-        job_type: str = "train",
-        tags: Sequence[str] = (),
-    ) -> None:
+    def start(self, run: Identity) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        place = Path(directory) / self.folder
+        place = run.directory / self.folder
         for old in place.glob("events.out.tfevents.*"):
             old.unlink()
-        self._config, self._step, self._shown = plain(config), 0, set[str]()
+        self._config, self._step, self._shown = run.config, 0, set[str]()
         self._writer = SummaryWriter(str(place), flush_secs=self.flush_seconds)
-        about = {"run": run_id, "group": group, "job_type": job_type, "tags": list(tags)}
+        about = {"run": run.run_id, "group": run.group, "job_type": run.job_type, "tags": list(run.tags)}
         self._writer.add_text("about", _code({k: v for k, v in about.items() if v}))
         self._writer.add_text("config", _code(self._config))
 

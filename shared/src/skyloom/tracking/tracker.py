@@ -7,6 +7,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -14,7 +15,19 @@ from typing import Any, Protocol
 from skyloom.errors import UserError
 from skyloom.run import Run
 
-__all__ = ["Tracker", "Trackers"]
+__all__ = ["Identity", "Tracker", "Trackers"]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is called, where it is, and what it was asked to do; `config` holds plain JSON values."""
+
+    run_id: str
+    directory: Path
+    config: Mapping[str, Any]
+    group: str | None = None
+    job_type: str = "train"
+    tags: tuple[str, ...] = ()
 
 
 class Tracker(Protocol):
@@ -24,15 +37,7 @@ class Tracker(Protocol):
     artifact, then finish, once.
     """
 
-    def start(
-        self,
-        run_id: str,
-        directory: str | Path,
-        config: Mapping[str, Any],
-        group: str | None = None,
-        job_type: str = "train",
-        tags: Sequence[str] = (),
-    ) -> None:
+    def start(self, run: Identity) -> None:
         """Open, or open again after a stop, under the same identity."""
 
     def resume(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -77,7 +82,7 @@ class Trackers:
     ) -> None:
         self._open = list(self.active)
         self._to_resume: Path | None = Path(directory)
-        self._each("start", run_id, Path(directory), plain(config), group, job_type, tuple(tags))
+        self._each("start", Identity(run_id, Path(directory), plain(config), group, job_type, tuple(tags)))
 
     def log(self, row: Mapping[str, Any], step: int) -> None:
         self._resume(row)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
 
-from skyloom.tracking.tracker import Tracker, numbers, objectives, plain, require
+from skyloom.tracking.tracker import Identity, Tracker, numbers, objectives, plain, require
 
 __all__ = ["WandB"]
 
@@ -43,31 +43,22 @@ class WandB(Tracker):
         self.start_timeout, self.finish_timeout = start_timeout, finish_timeout
         self._run: Any = None
 
-    def start(
-        self,
-        run_id: str,
-        directory: str | Path,
-        config: Mapping[str, Any],
-        group: str | None = None,
-        job_type: str = "train",
-        tags: Sequence[str] = (),
-    ) -> None:
+    def start(self, run: Identity) -> None:
         import wandb
 
         mode = choose_mode(self.mode)
-        directory = Path(directory)
         if mode == "offline":
-            _set_aside_older_segments(directory, run_id)
+            _set_aside_older_segments(run.directory, run.run_id)
         self._run = wandb.init(
             project=self.project,
             entity=self.entity,
-            id=run_id,
-            name=run_id,
-            dir=str(directory),
-            config=plain(config),
-            group=group,
-            job_type=job_type,
-            tags=list(tags),
+            id=run.run_id,
+            name=run.run_id,
+            dir=str(run.directory),
+            config=dict(run.config),
+            group=run.group,
+            job_type=run.job_type,
+            tags=list(run.tags),
             mode=mode,
             resume="allow" if mode == "online" else None,
             reinit="create_new",  # leave alone a run that a notebook may have open
@@ -75,7 +66,7 @@ class WandB(Tracker):
                 silent=True, console="off", init_timeout=self.start_timeout, finish_timeout=self.finish_timeout
             ),
         )
-        self._objectives = objectives(config)
+        self._objectives = objectives(run.config)
         for metric, direction in self._objectives.items():
             self._run.define_metric(metric, summary="max" if direction == "maximize" else "min")
         self._seen = self._step = self._run.starting_step
