@@ -19,12 +19,13 @@ __all__ = ["ROWS_AT_ONCE", "Bound", "Step", "run"]
 
 ROWS_AT_ONCE = 16_384  # rows through all layers together where no gradient is kept: their hidden units then stay in the cache
 FEW_OBJECTS = 128  # below, the draws of an object lie next to each other; above, the objects do
-LARGEST = 1e15  # beyond, an input is read as this, and a latent as its square root's reach in float32: densities stay finite
-LARGEST_LATENT = 1e18
+LARGEST = 1e9  # coordinates beyond, in the flow's own units, are read as this: squares, products and gradients stay finite
 
 
 class Step(nn.Module):
     """One invertible layer `y -> z` of vectors that lie features first, `[D, ...]`; `part` is what it knows of the context."""
+
+    largest = LARGEST  # coordinates that it can take, where it is the first
 
     def of_context(self) -> tuple[Tensor, Tensor] | None:
         """Weights `[P, C]` and biases `[P]` whose `W c + b` is the `part` of `forward` and `inverse`; None for none."""
@@ -90,8 +91,9 @@ class Bound(Transform):
 
     def to_latent(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """`z` and `ln |det dz/dy|`."""
-        z, ladj = self._run(y.clamp(-LARGEST, LARGEST), inverse=False)
-        return z.clamp(-LARGEST_LATENT, LARGEST_LATENT), ladj
+        largest = self.steps[0].largest if self.steps else LARGEST
+        z, ladj = self._run(y.clamp(-largest, largest), inverse=False)
+        return z.clamp(-LARGEST, LARGEST), ladj
 
     def to_data(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """`y` and `ln |det dz/dy|` there."""

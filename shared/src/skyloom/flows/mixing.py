@@ -75,8 +75,8 @@ class LearnedRotation(Rotation):
 
     def rotation(self, like: Tensor) -> Tensor:
         with torch.autocast(like.device.type, enabled=False):
-            skew = self.generator - self.generator.T
-            return torch.linalg.matrix_exp(skew) @ self.matrix.to(skew.dtype)
+            skew = (self.generator - self.generator.T).double()  # in float32 the exponential is orthogonal to 1e-5 only
+            return (torch.linalg.matrix_exp(skew) @ self.matrix).to(like.dtype)
 
 
 class ActNorm(Step):

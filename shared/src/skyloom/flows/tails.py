@@ -32,6 +32,10 @@ FARTHEST = 60.0  # lambda L beyond which a draw is held: e^60 deviations
 class TailTransform(Step):
     """Learnable tails, the first layer from the data's side.
 
+    Best before splines, which leave what lies far out as it is: an affine layer that stretches the latent by `s` multiplies the
+    index by `s^2`. Start it near the truth, from `hill` of the training split: few rows speak of a tail, so it is learned
+    slowly.
+
     Arguments:
         features: Dimensions D.
         shape: Initial `lambda`, one number or one for each coordinate (see `hill`): the inverse of the tail index.
@@ -43,6 +47,8 @@ class TailTransform(Step):
     >>> tails.inverse(z, None)[0]
     tensor([[-36.4915,   0.0000,  36.4915]], grad_fn=<AddBackward0>)
     """
+
+    largest = 1e30  # a logarithm takes whatever comes
 
     def __init__(self, features: int, shape: Any = 0.25, learned: bool = True, least: float = 1e-3) -> None:
         super().__init__()
