@@ -267,16 +267,16 @@ def train(
     task: Callable[..., TreeFinder],
     trainer: Callable[..., Trainer],
     evaluation: Any = None,
-    cache_dir: str = "cache",
+    features_dir: str = "cache",
     seed: int = 0,
 ) -> dict[str, float]:
-    """Measure the features of every cutout (kept under `cache_dir`), fit, calibrate on validation, score the test split."""
+    """Measure the features of every cutout (kept under `features_dir`), fit, calibrate on validation, score the test split."""
     torch.manual_seed(seed)
     module, loop = task(about=data.about), trainer(fabric=fabric)
     run.update(synthetic=bool(data.about["synthetic"]), splits=data.sizes())
     if run.provenance:
         run.write_json("provenance.json", {**run.provenance, "data_fingerprint": data.about["fingerprint"]})
-    columns = {name: _measured(getattr(data, name), data.about, name, cache_dir) for name in ("train", "val")}
+    columns = {name: _measured(getattr(data, name), data.about, name, features_dir) for name in ("train", "val")}
     labels = {name: _column(getattr(data, name), module.target) for name in columns}
     importance = module.fit(columns["train"], labels["train"], columns["val"], labels["val"], seed)
     total = sum(importance.values())
