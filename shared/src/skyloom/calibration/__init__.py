@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         recall_threshold,
         set_coverage,
     )
+    from skyloom.calibration.coverage import Coverage, central_credibility, density_credibility, expected_coverage
     from skyloom.calibration.isotonic import Isotonic
     from skyloom.calibration.logistic import fit_logistic
     from skyloom.calibration.prevalence import estimate_prevalence
@@ -49,7 +50,17 @@ if TYPE_CHECKING:
         slope_and_intercept,
         top_label_error,
     )
+    from skyloom.calibration.sbc import (
+        Uniformity,
+        ecdf_band,
+        histogram_band,
+        one_per_group,
+        pit,
+        ranks,
+        uniformity,
+    )
     from skyloom.calibration.scaling import BetaCalibration, Platt, Temperature, VectorScaling
+    from skyloom.calibration.tarp import tarp_credibility, tarp_references
 
 _FILES = {
     "calibrator": "Calibrator FittedOn Shifted calibrator_from_json load_calibrator save_calibrator shift_prevalence",
@@ -60,6 +71,9 @@ _FILES = {
     "reliability": "BrierParts ReliabilityTable adaptive_error brier_parts brier_score calibration_error calibration_scores "
     "classwise_error debiased_error error_at_the_top maximum_error negative_log_likelihood reliability_table "
     "slope_and_intercept top_label_error",
+    "coverage": "Coverage central_credibility density_credibility expected_coverage",
+    "sbc": "Uniformity ecdf_band histogram_band one_per_group pit ranks uniformity",
+    "tarp": "tarp_credibility tarp_references",
     "scaling": "BetaCalibration Platt Temperature VectorScaling",
 }
 _HOME = {name: file for file, names in _FILES.items() for name in names.split()}
@@ -69,6 +83,7 @@ __all__ = [
     "BrierParts",
     "Calibrator",
     "Conformal",
+    "Coverage",
     "FalseDiscoveryRule",
     "FittedOn",
     "Isotonic",
@@ -76,6 +91,7 @@ __all__ = [
     "ReliabilityTable",
     "Shifted",
     "Temperature",
+    "Uniformity",
     "VectorScaling",
     "adaptive_error",
     "brier_parts",
@@ -83,23 +99,34 @@ __all__ = [
     "calibration_error",
     "calibration_scores",
     "calibrator_from_json",
+    "central_credibility",
     "classwise_error",
     "conformal_p_values",
     "control_false_discoveries",
     "debiased_error",
+    "density_credibility",
+    "ecdf_band",
     "error_at_the_top",
     "estimate_prevalence",
+    "expected_coverage",
     "fit_logistic",
+    "histogram_band",
     "load_calibrator",
     "maximum_error",
     "negative_log_likelihood",
+    "one_per_group",
+    "pit",
+    "ranks",
     "recall_threshold",
     "reliability_table",
     "save_calibrator",
     "set_coverage",
     "shift_prevalence",
     "slope_and_intercept",
+    "tarp_credibility",
+    "tarp_references",
     "top_label_error",
+    "uniformity",
 ]
 
 __getattr__, __dir__ = lazily(__name__, _HOME)

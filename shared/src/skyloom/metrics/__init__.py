@@ -26,6 +26,14 @@ if TYPE_CHECKING:
         tpr_before,
         youden,
     )
+    from skyloom.metrics.posterior import (
+        crps,
+        energy_score,
+        posterior_scores,
+        sharpness,
+        spread_against_error,
+        standardised_error,
+    )
     from skyloom.metrics.prevalence import (
         BudgetCurve,
         Prevalence,
@@ -37,7 +45,9 @@ if TYPE_CHECKING:
     )
     from skyloom.metrics.proportions import clopper_pearson, proportion, wilson
     from skyloom.metrics.ranking import Ranking, ranking_scores
+    from skyloom.metrics.regression import explained_variance, nmad, regression_scores
     from skyloom.metrics.strata import Stratum, stratified_recall
+    from skyloom.metrics.two_sample import c2st
 
 _HOME = {
     **dict.fromkeys(("Comparison", "auroc_delong", "delong", "mcnemar", "paired_bootstrap"), "comparison"),
@@ -50,6 +60,10 @@ _HOME = {
     **dict.fromkeys(("clopper_pearson", "proportion", "wilson"), "proportions"),
     **dict.fromkeys(("Ranking", "ranking_scores"), "ranking"),
     **dict.fromkeys(("Stratum", "stratified_recall"), "strata"),
+    **dict.fromkeys(("crps", "energy_score", "posterior_scores", "sharpness"), "posterior"),
+    **dict.fromkeys(("spread_against_error", "standardised_error"), "posterior"),
+    **dict.fromkeys(("explained_variance", "nmad", "regression_scores"), "regression"),
+    "c2st": "two_sample",
 }
 
 __all__ = [  # noqa: RUF022
@@ -67,6 +81,16 @@ __all__ = [  # noqa: RUF022
     "auroc_delong",
     "best_f_beta",
     "budget_curve",
+    "c2st",
+    "crps",
+    "energy_score",
+    "explained_variance",
+    "nmad",
+    "posterior_scores",
+    "regression_scores",
+    "sharpness",
+    "spread_against_error",
+    "standardised_error",
     "expected_candidates",
     "clopper_pearson",
     "delong",
