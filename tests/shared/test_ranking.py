@@ -262,7 +262,7 @@ def test_shuffled_labels_rank_at_chance():
 
 @pytest.mark.slow
 def test_ten_million_scores_in_seconds_and_bounded_memory():
-    """All of `ranking_scores` on 1e7 rows: several times faster than scikit-learn's AUROC alone, within three copies of the scores."""
+    """All of `ranking_scores` on 1e7 rows: faster than scikit-learn's AUROC alone, within three copies of the scores."""
     rng = np.random.default_rng(8)
     n = 10_000_000
     y = rng.random(n) < 1e-3

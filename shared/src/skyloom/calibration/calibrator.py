@@ -28,13 +28,14 @@ __all__ = [
 Array = NDArray[np.float64]
 
 _KINDS = {  # what a file may name: nothing else is built from it
-    "temperature": "scaling.Temperature",
-    "platt": "scaling.Platt",
-    "beta": "scaling.BetaCalibration",
-    "vector": "scaling.VectorScaling",
-    "isotonic": "isotonic.Isotonic",
-    "shifted": "calibrator.Shifted",
-    "conformal": "conformal.Conformal",
+    "temperature": "skyloom.calibration.scaling.Temperature",
+    "platt": "skyloom.calibration.scaling.Platt",
+    "beta": "skyloom.calibration.scaling.BetaCalibration",
+    "vector": "skyloom.calibration.scaling.VectorScaling",
+    "isotonic": "skyloom.calibration.isotonic.Isotonic",
+    "shifted": "skyloom.calibration.calibrator.Shifted",
+    "conformal": "skyloom.calibration.conformal.Conformal",
+    "stack": "skyloom.uncertainty.stacking.Stack",
 }
 
 
@@ -203,8 +204,8 @@ def calibrator_from_json(values: Mapping[str, Any]) -> Any:
     kind = values.get("kind", "")
     if kind not in _KINDS:
         raise ConfigError(f"there is no calibrator of kind {kind!r}.{nearest(str(kind), _KINDS)}")
-    module, _, name = _KINDS[kind].partition(".")
-    cls = getattr(import_module(f"skyloom.calibration.{module}"), name)
+    module, _, name = _KINDS[kind].rpartition(".")
+    cls = getattr(import_module(module), name)
     given = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
     missing = [f.name for f in dataclasses.fields(cls) if f.name not in values]
     if missing:
