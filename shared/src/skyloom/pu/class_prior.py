@@ -97,11 +97,11 @@ def bootstrap_prior(
     resamples: int,
     rng: np.random.Generator,
     level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval of an estimate under resampling of P and U, each for itself."""
+) -> tuple[float, float, float]:
+    """Limits and median of an estimate under resampling of P and U, each for itself: low, median, high."""
     draws = [estimate(p[rng.integers(0, len(p), len(p))], u[rng.integers(0, len(u), len(u))]) for _ in range(resamples)]
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    low, middle, high = np.quantile(draws, [(1 - level) / 2, 0.5, (1 + level) / 2])
+    return float(low), float(middle), float(high)
 
 
 def two_samples(p: np.ndarray, u: np.ndarray, fewest: int = 20) -> tuple[np.ndarray, np.ndarray]:

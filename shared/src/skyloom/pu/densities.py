@@ -79,7 +79,8 @@ def dedpul(
 
     With r = f_P / f_U (`score_ratio`), E_U[r] = 1, so alpha = E_U[min(alpha r, 1)] for every alpha <= 1 / max r, and not
     beyond: the largest such alpha is what EM from above ends at. `tolerance` is the relative deficit that counts as none.
-    Interval: percentiles over resamples of P and U, its upper limit no lower than the value.
+    The ratio's maximum is taken among noisy bins, so alpha is low; the bootstrap says by how much, and takes it off (basic
+    bootstrap, value and interval). The lower limit is no higher than that of `best_bin`, and a value above its bound refused.
     """
     p, u = two_samples(scores_p, scores_u)
 
@@ -87,14 +88,19 @@ def dedpul(
         r = score_ratio(a, b).at(b)
         return _fixed_point(r / r.mean(), tolerance)
 
-    value = estimate(p, u)
-    low, high = bootstrap_prior(estimate, p, u, resamples, rng or np.random.default_rng(0))
+    first = estimate(p, u)
+    low, middle, high = bootstrap_prior(estimate, p, u, resamples, rng or np.random.default_rng(0))
+    value, low, high = (min(max(2 * first - v, 1e-9), 1.0) for v in (middle, high, low))
+    return _beside_the_tail(ClassPrior(value, low, high, "DEDPUL", population), p, u, spread)
+
+
+def _beside_the_tail(found: ClassPrior, p: np.ndarray, u: np.ndarray, spread: float) -> ClassPrior:
+    """Judged with the lower limit of the best bin, if lower; refused above its upper one: bins see less of the tail."""
     tail = best_bin(p, u, spread=np.inf)
-    found = ClassPrior(value, min(low, value, tail.low), max(high, value), "DEDPUL", population).judged(spread)
-    if not found.refused and value > tail.high:
-        return replace(
-            found, high=tail.high, refused=f"the tail of the scores bounds it below {tail.high:.3g}, under {value:.3g}"
-        )
+    found = replace(found, low=min(found.low, tail.low)).judged(spread)
+    if not found.refused and found.value > tail.high:
+        reason = f"the tail of the scores bounds it below {tail.high:.3g}, under {found.value:.3g}"
+        return replace(found, high=tail.high, refused=reason)
     return found
 
 
@@ -102,7 +108,7 @@ def alpha_max(
     scores_p: np.ndarray,
     scores_u: np.ndarray,
     bins: int = 20,
-    level: float = 0.95,
+    level: float = 0.975,
     spread: float = 3.0,
     population: str = "the unlabeled sample",
 ) -> ClassPrior:
@@ -111,8 +117,8 @@ def alpha_max(
     In bins, P has shares p and U has alpha p + (1 - alpha) n with any n >= 0. The log likelihood maximized over p and n is flat
     for alpha <= pi and falls beyond. At alpha = pi each bin without negatives takes away z^2 / 2 for a normal z > 0, and
     nothing for z < 0: one half on average for each bin where n = 0 binds (the variance is 5/8). The value is where the fall
-    equals that average, the upper limit where it exceeds it by the `level` quantile. The lower limit is the same distance
-    below: without irreducibility nothing bounds the prior from below. Bins are of equal numbers of labelled rows.
+    equals that average, the limits where it differs from it by the `level` quantile either way. Bins are of equal numbers of
+    labelled rows. The lower limit is no higher than that of `best_bin`, and a value above its bound refused.
     """
     p, u = two_samples(scores_p, scores_u)
     edges = np.unique(np.quantile(p, np.arange(1, bins) / bins))
@@ -130,8 +136,9 @@ def alpha_max(
                 high = middle
         return float(1 / (1 + np.exp(-low)))
 
-    value, high = crossing(0.0), crossing(float(norm.ppf(level)))
-    return ClassPrior(value, max(2 * value - high, 0.0), high, "AlphaMax", population).judged(spread)
+    quantile = float(norm.ppf(level))
+    low, value, high = crossing(-quantile), crossing(0.0), crossing(quantile)
+    return _beside_the_tail(ClassPrior(value, low, high, "AlphaMax", population), p, u, spread)
 
 
 def profile(alpha: float, counts_p: np.ndarray, counts_u: np.ndarray, steps: int = 60) -> tuple[float, int]:

@@ -22,7 +22,7 @@ def best_bin(
 
     q_U = pi q_P + (1 - pi) q_N, so the ratio is pi plus (1 - pi) q_N / q_P >= 0, which vanishes where only positives score. The
     threshold is that of the least Clopper-Pearson upper(q_U) / lower(q_P), the upper limit returned, or the lowest one whose
-    limit is within 5% of it, since the least of many is the luckiest. (The paper's DKW bound is too loose at small priors: it
+    limit is within 1% of it, since the least of many is the luckiest. (The paper's DKW bound is too loose at small priors: it
     chooses the top 1.5% at pi = 1e-3.) The scores are of rows that the scorer was not trained on.
 
     The threshold balances error against bias, so they are alike: it is refused where fewer than `fewest` labelled rows decide
@@ -45,7 +45,7 @@ def best_bin(
     if len(above_p) == 0:
         return ClassPrior(float("nan"), 0.0, 1.0, "best bin", population, "all labelled rows score alike")
     upper = clopper_pearson(above_u, m, level)[1] / clopper_pearson(above_p, n, level)[0]
-    best = int(np.flatnonzero(upper <= 1.05 * upper.min())[-1])
+    best = int(np.flatnonzero(upper <= 1.01 * upper.min())[-1])
     value = (above_u[best] / m) / (above_p[best] / n)
     low = float(clopper_pearson(above_u[best], m, level)[0] / clopper_pearson(above_p[best], n, level)[1])
     found = ClassPrior(float(value), low, float(min(upper[best], 1.0)), "best bin", population).judged(spread)
