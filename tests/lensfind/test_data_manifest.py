@@ -81,7 +81,8 @@ def test_what_is_not_known_stays_unknown():
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_values_and_types_survive_a_round_trip(tmp_path, ending):
     rng = np.random.default_rng(1)
-    table = rows(100, ra=rng.uniform(0, 360, 100), dec=rng.uniform(-90, 90, 100), z_spec=np.where(rng.random(100) < 0.5, np.nan, 0.5),
+    redshift = np.where(rng.random(100) < 0.5, np.nan, 0.5)
+    table = rows(100, ra=rng.uniform(0, 360, 100), dec=rng.uniform(-90, 90, 100), z_spec=redshift,
                  seed=rng.integers(2**62, 2**63 - 1, 100), label=rng.integers(-1, 2, 100), label_confidence=rng.random(100),
                  psf_matched=False, kind="ring")  # fmt: skip
     stated = validate(table)

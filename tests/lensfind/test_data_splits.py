@@ -83,7 +83,7 @@ def test_singleton_strata_are_merged_and_do_not_stop_the_split():
     rows = table(200)
     rows.loc[0, "survey"] = "kids"
     assert pd.Series(strata(rows)).value_counts().min() >= 1
-    assert not any(name.startswith("0|kids") or name.startswith("1|kids") for name in strata(rows))
+    assert not any(name.startswith(("0|kids", "1|kids")) for name in strata(rows))
     assert assign_splits(rows)["split"].notna().all()
 
 

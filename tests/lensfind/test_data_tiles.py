@@ -16,7 +16,8 @@ def header(form: str, scale: float = 0.2, angle: float = 30.0, size: int = 200) 
     degrees = scale / 3600
     c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     cards = {
-        "NAXIS": 2, "NAXIS1": size, "NAXIS2": size, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CUNIT1": "deg", "CUNIT2": "deg",
+        "NAXIS": 2, "NAXIS1": size, "NAXIS2": size, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CUNIT1": "deg",
+        "CUNIT2": "deg",
         "CRVAL1": RA, "CRVAL2": DEC, "CRPIX1": size / 2, "CRPIX2": size / 2,
     }  # fmt: skip
     if form == "CD":

@@ -35,7 +35,7 @@ def look(
     split: str = "train",
     cache_dir: str | Path = "cache",
 ) -> dict[str, Any]:
-    """Write an HTML page with up to `n` cutouts of each kind of object: arcsinh colours, each band as the network sees it, truths.
+    """Write an HTML page with up to `n` cutouts of each kind: arcsinh colours, each band as the network sees it, truths.
 
     With `augmented`, cutouts are those of the first epoch, after augmentation. Pictures stand in the page itself.
     """
@@ -111,34 +111,42 @@ def _png(pixels: np.ndarray, side: int) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def _figure(pixels: np.ndarray, words: str) -> str:
+    words = html.escape(words)
+    return f'<figure><img src="{_png(pixels, 60)}" alt="{words}"><figcaption>{words}</figcaption></figure>'
+
+
 def _section(name: str, rows: np.ndarray, batch: Batch, about: Mapping[str, Any]) -> str:
-    images = batch["image"][torch.as_tensor(rows)].numpy()
+    index = torch.as_tensor(rows)
+    images = batch["image"][index].numpy()
     noise, mean, deviation = (np.array(about["statistics"][key])[:, None, None] for key in ("noise", "mean", "deviation"))
-    seen = (np.arcsinh(images / noise) - mean) / deviation
+    grey = np.clip(((np.arcsinh(images / noise) - mean) / deviation + 1.0) / 5.0, 0, 1)
+    seen = np.stack([grey] * 3, axis=-1)
+    if "mask" in batch:
+        seen[batch["mask"][index].numpy() == 0] = (0.35, 0.1, 0.1)
     coloured = rgb(images, _weights(about))
-    mask = batch["mask"][torch.as_tensor(rows)].numpy() if "mask" in batch else None
     cards = []
     for k, row in enumerate(rows):
-        bands = []
-        for b, band in enumerate(about["bands"]):
-            grey = np.clip((seen[k, b] + 1.0) / 6.0, 0, 1)
-            picture = np.stack([grey] * 3, axis=-1)
-            if mask is not None:
-                picture[mask[k, b] == 0] = (0.35, 0.1, 0.1)
-            bands.append(
-                f'<figure><img src="{_png(picture, 60)}" alt="{html.escape(band)}"><figcaption>{html.escape(band)}</figcaption></figure>'
-            )
-        words = _parameters(batch, int(row), about)
+        bands = "".join(_figure(seen[k, b], band) for b, band in enumerate(about["bands"]))
         cards.append(
             f'<article><img class="colour" src="{_png(coloured[k], _SIDE)}" alt="colours">'
-            f'<div class="bands">{"".join(bands)}</div><p>{words}</p></article>'
+            f'<div class="bands">{bands}</div><p>{_parameters(batch, int(row), about)}</p></article>'
         )
-    return f'<section><h2>{html.escape(name)} <small>{len(rows)} shown</small></h2><div class="cards">{"".join(cards)}</div></section>'
+    heading = f"<h2>{html.escape(name)} <small>{len(rows)} shown</small></h2>"
+    return f'<section>{heading}<div class="cards">{"".join(cards)}</div></section>'
 
 
-_UNITS = {"theta_E": "θ<sub>E</sub> {:.2f}″", "arc_snr": "arc S/N {:.0f}", "magnification": "μ {:.1f}", "flux_ratio": "arc/total {:.2f}",
-          "seeing": "seeing {:.2f}", "psf_fwhm": "PSF {:.2f}″", "depth": "depth {:.1f}", "z_spec": "z {:.3f}",
-          "magnitude": "{:.1f} mag"}  # fmt: skip
+_UNITS = {
+    "theta_E": "θ<sub>E</sub> {:.2f}″",
+    "arc_snr": "arc\u00a0S/N\u00a0{:.0f}",
+    "magnification": "μ {:.1f}",
+    "flux_ratio": "arc/total {:.2f}",
+    "seeing": "seeing {:.2f}",
+    "psf_fwhm": "PSF {:.2f}″",
+    "depth": "depth {:.1f}",
+    "z_spec": "z {:.3f}",
+    "magnitude": "{:.1f} mag",
+}
 
 
 def _parameters(batch: Batch, row: int, about: Mapping[str, Any]) -> str:
@@ -175,7 +183,7 @@ def _facts(data: Data, batch: Batch) -> str:
         "noise of an empty pixel": f"{noise} ({about['unit']})",
         "share of lenses among the unlabeled": f"{about['class_prior']:.3g}",
         "rows": ", ".join(f"{name} {count}" for name, count in data.sizes().items()),
-        "single bands": "arcsinh(flux / noise), standardised as for the network, from -1 (black) to 5 (white) deviations"
+        "single bands": "arcsinh(flux / noise), standardised as for the network, from -1 (black) to 4 (white) deviations"
         + ("; dark red: not usable" if "mask" in batch else ""),
         "fingerprint": about["fingerprint"],
     }

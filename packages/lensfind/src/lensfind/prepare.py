@@ -144,8 +144,8 @@ class _Writer:
         if found:
             table = self._table(found)
             images = np.stack([item.image for _, item in found])
-            variances = [item.variance for _, item in found]
-            variance = np.stack(variances) if self.recipe.variance and all(v is not None for v in variances) else None
+            variances = [item.variance for _, item in found if item.variance is not None]
+            variance = np.stack(variances) if self.recipe.variance and len(variances) == len(found) else None
             table = write_part(path, images, table, self.source.about, variance)
         with write_whole(record) as temporary:
             kept = json.loads(table.to_json(orient="records", double_precision=15)) if found else []
@@ -276,8 +276,17 @@ def prepare(
     """
     if storage not in ENDINGS:
         raise ConfigError(f"storage={storage!r}: it is {' or '.join(ENDINGS)}.")
-    recipe = _recipe(source, survey, n, input, population, size, seed, class_prior, labelled_share, oversample, storage,
-                     variance, rows_per_part, {name: value for name, value in options.items() if value is not None})  # fmt: skip
+    own = {name: value for name, value in options.items() if value is not None}
+    simulation = None
+    if source == "simulated":
+        simulation = _simulation(survey, population, own) | {
+            "n": n, "size": size, "seed": seed, "class_prior": class_prior, "labelled_share": labelled_share,
+            "oversample": oversample,
+        }  # fmt: skip
+    elif size is not None:
+        own["size"] = size
+    where = None if input is None else str(Path(input).resolve())
+    recipe = _Recipe(source, where, own, simulation, storage, rows_per_part, variance)
     name = f"prepared-{survey.name}" if source == "simulated" and survey is not None else source
     directory = Path(output) if output else Path(cache_dir) / "lensfind" / name
     opened = recipe.open()
@@ -305,25 +314,14 @@ def _processes(processes: int | None) -> int:
     return len(os.sched_getaffinity(0)) if processes is None else processes
 
 
-def _recipe(
-    source: str, survey: Survey | None, n: int, input: Any, population: Population | None, size: int | None, seed: int,
-    class_prior: float, labelled_share: float, oversample: int, storage: str, variance: bool, rows_per_part: int,
-    options: Mapping[str, Any],
-) -> _Recipe:  # fmt: skip
-    simulation = None
-    if source == "simulated":
-        if survey is None:
-            raise ConfigError("say of which survey: make prepare pkg=lensfind survey=lsst n=20000")
-        if options:
-            raise ConfigError(f"{', '.join(options)}: synthetic data have no such option.")
-        simulation = {
-            "survey": survey.to_json(), "population": (population or Population()).to_json(), "n": n, "size": size, "seed": seed,
-            "class_prior": class_prior, "labelled_share": labelled_share, "oversample": oversample,
-        }  # fmt: skip
-        simulation = json.loads(json.dumps(simulation))
-    own = dict(options) | ({} if size is None or simulation else {"size": size})
-    where = None if input is None else str(Path(input).resolve())
-    return _Recipe(source, where, own, simulation, storage, rows_per_part, variance)
+def _simulation(survey: Survey | None, population: Population | None, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Survey and population as plain numbers."""
+    if survey is None:
+        raise ConfigError("say of which survey: make prepare pkg=lensfind survey=lsst n=20000")
+    if options:
+        raise ConfigError(f"{', '.join(options)}: synthetic data have no such option.")
+    stated = {"survey": survey.to_json(), "population": (population or Population()).to_json()}
+    return json.loads(json.dumps(stated))
 
 
 def _finish(writer: _Writer, bad_limit: float, known_lenses: Any, radius: float, seed: int) -> None:

@@ -1,7 +1,7 @@
 """Cutouts of the sky, what is labelled, and, where it is known, the truth.
 
 Three ways to the same `skyloom.data.Data` for `lensfind.LensFinder`: `simulated` draws a synthetic data set once and keeps it,
-`fresh` draws every training batch anew, and `stored` opens a data set on disk that `make prepare` or a user's own manifest made.
+`fresh` draws every training batch anew, and `stored` opens what `make prepare` wrote or a user's own manifest.
 """
 
 from typing import TYPE_CHECKING

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from lensfind.data.augment import Augment, wide_enough
+from lensfind.data.bands import with_wavelengths
 from lensfind.data.files import Files
 from lensfind.data.manifest import known
 from lensfind.data.provenance import allow
@@ -157,10 +158,18 @@ def _prior(table: pd.DataFrame, labelled: np.ndarray, class_prior: float | None)
     rest = table["label"].to_numpy()[~labelled]
     if (rest == -1).any():
         raise ConfigError(
-            "the share of lenses among the unlabeled rows is not known: set data.class_prior (about 1e-3 for massive galaxies), "
+            "the share of lenses among the unlabeled rows is not known: set data.class_prior (1e-3 for massive galaxies), "
             "or estimate it with skyloom.pu."
         )
     return float(min(max((rest == 1).mean(), 1 / (len(rest) + 1)), 1 - 1 / (len(rest) + 1)))
+
+
+def _fingerprint(table: pd.DataFrame, labelled: np.ndarray, choice: list[int]) -> str:
+    """Of pixels (by their checksums), labels, splits, and what is made of them."""
+    parts = {name: table[name].to_numpy(dtype=np.int64) for name in ("checksum", "label")}
+    return fingerprint(
+        {**parts, "labelled": labelled, "split": table["split"].to_numpy(dtype="S5"), "choice": np.array(choice)}
+    )
 
 
 def stored(
@@ -176,13 +185,15 @@ def stored(
     corrupt_limit: float = 0.01,
     augment: Mapping[str, Any] | None = None,
     survey: Any = None,
+    wavelengths: Mapping[str, float] | None = None,
 ) -> Data:
     """The data set in the directory `path`, or in a manifest (CSV or Parquet) that names a FITS, npy or npz file per cutout.
 
-    `learning` says what the labels must carry: "supervised" refuses unlabeled rows, "pu" takes them; both refuse a single class.
+    `learning` says what labels must carry: "supervised" refuses unlabeled rows, "pu" takes them; both refuse a single class.
     Rows that have no split get one by group. `labelled_share` of the lenses are labelled where all labels are known (the others
-    stand among the unlabeled, as on the sky). `size` cuts to the middle; `bands` picks and orders. Truths are carried: lens (where
-    known of all rows), theta_E, arc_snr, flux_ratio, seeing, kind, …; `row` is the row of the manifest.
+    stand among the unlabeled, as on the sky). `size` cuts to the middle; `bands` picks and orders; `wavelengths` (nm) are for
+    filters whose names do not tell. Truths are carried: lens (where known of all rows), theta_E, arc_snr, flux_ratio, seeing,
+    kind, …; `row` is the row of the manifest.
     """
     store = _opened(path, source, bands, survey)
     planes = _planes(store.about["bands"], bands)
@@ -206,8 +217,8 @@ def stored(
     masked = bool(store.about.get("masked", True)) and ("quality" not in table or not (table["quality"] == 1).all())
     chosen = [store.about["bands"][k] for k in planes]
     stated = dict(store.about["survey"])
-    stated["bands"] = {name: dict(stated.get("bands", {}).get(name, {})) for name in chosen}
-    about = {
+    stated["bands"] = with_wavelengths(chosen, stated.get("bands", {}), wavelengths)
+    about: dict[str, Any] = {
         **{key: store.about[key] for key in ("population", "oversample", "license", "source") if key in store.about},
         "synthetic": bool(store.about["synthetic"]),
         "setting": "two-sample",
@@ -219,14 +230,13 @@ def stored(
         "kinds": kinds,
         "masked": masked,
         "statistics": statistics(_centre(reference, size), chosen),
-        "fingerprint": fingerprint({"checksum": table["checksum"].to_numpy(dtype=np.int64), "label": table["label"].to_numpy(dtype=np.int64),
-                                    "labelled": labelled, "split": table["split"].to_numpy(dtype="S5"), "planes": np.array([*planes, size])}),
-    }  # fmt: skip
+        "fingerprint": _fingerprint(table, labelled, [*planes, size]),
+    }
     transform = Augment.of(augment, about)
     if transform.wide and store.shape[-1] < wide_enough(size):
         raise ConfigError(
-            f"augment.rotate: cutouts are {store.shape[-1]} pixels, and turning needs {wide_enough(size)} for a network that sees "
-            f"{size}: set data.size={2 * (int((store.shape[-1] - 4) / math.sqrt(2)) // 2)}, or prepare wider ones."
+            f"augment.rotate: cutouts are {store.shape[-1]} pixels, and turning needs {wide_enough(size)} for a network that "
+            f"sees {size}: set data.size={2 * (int((store.shape[-1] - 4) / math.sqrt(2)) // 2)}, or prepare wider ones."
         )
     sides = {}
     for name in SPLITS:

@@ -72,8 +72,8 @@ def _picture(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         if picture.mode not in ("I;16", "I;16B", "I;16L", "I", "F"):
             raise DataError(
-                f"{path} is a picture of 8 bits ({picture.mode}): 256 levels hold neither faint arcs nor fluxes, and the stretch "
-                "that made it is unknown. Give the float data that it was made from."
+                f"{path} is a picture of 8 bits ({picture.mode}): 256 levels hold neither faint arcs nor fluxes, and the "
+                "stretch that made it is unknown. Give the float data that it was made from."
             )
         return np.asarray(picture)
 
@@ -107,7 +107,7 @@ class Files:
         }  # fmt: skip
         if not known(self.table["checksum"]).all():
             self.table["checksum"] = [
-                zlib.crc32(image) if image is not None else 0 for image in map(self._try, range(len(self)))
+                zlib.crc32(image.data) if image is not None else 0 for image in map(self._try, range(len(self)))
             ]
 
     def __len__(self) -> int:

@@ -59,9 +59,8 @@ def read_lenscat(path: str | Path | None = None) -> pd.DataFrame:
         raise DataError(f"{path} has no column {missing[0]!r}; lenscat has {', '.join(_COLUMNS)}.")
     table = raw[list(_COLUMNS)].rename(columns=_COLUMNS)
     for row in np.flatnonzero(~table["ra"].between(0, 360) | ~table["dec"].between(-90, 90)):
-        raise DataError(
-            f"{path}, row {row} ({table['name'].iloc[row]}): ({table['ra'].iloc[row]}, {table['dec'].iloc[row]}) is no position."
-        )
+        at = (table["ra"].iloc[row], table["dec"].iloc[row])
+        raise DataError(f"{path}, row {row} ({table['name'].iloc[row]}): {at} is no position.")
     unknown = sorted(set(table["grading"]) - set(_GRADES))
     if unknown:
         raise DataError(f"{path}: grading {unknown[0]!r} is not known; {' or '.join(_GRADES)}.")
@@ -114,8 +113,9 @@ def hits(table: pd.DataFrame, catalogue: pd.DataFrame, radius: float = RADIUS) -
         where = np.searchsorted(placed, rows)
         angle = 2 * np.degrees(np.arcsin(np.linalg.norm(ours[where] - theirs[entries], axis=1) / 2)) * 3600
     listed = pd.DataFrame({
-        "row": np.array(rows, dtype=int), "object_id": table["object_id"].to_numpy()[rows] if rows else [], "name": matched["name"],
-        "separation": angle, "grading": matched["grading"], "type": matched["type"], "ref": matched["ref"],
+        "row": np.array(rows, dtype=int), "object_id": table["object_id"].to_numpy()[rows] if rows else [],
+        "name": matched["name"], "separation": angle,
+        **{name: matched[name] for name in ("grading", "type", "ref")},
     })  # fmt: skip
     return listed.sort_values(["row", "separation"], kind="stable").reset_index(drop=True)
 
@@ -125,8 +125,8 @@ def mark_known(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The table with `known_lens` (the nearest name) and `known_grade`, and the list of all hits.
 
-    With `promote`, an unlabeled row on a confident lens becomes a lens (source obs:lenscat). A row that is labelled as no lens and
-    lies on a confident one is an error: one of the two is wrong.
+    With `promote`, an unlabeled row on a confident lens becomes a lens (source obs:lenscat). A row that is labelled as no lens
+    and lies on a confident one is an error: one of the two is wrong.
     """
     listed = hits(table, catalogue, radius)
     nearest_hit = listed.drop_duplicates("row").set_index("row")
@@ -137,8 +137,8 @@ def mark_known(
     label = marked["label"].to_numpy()
     for row in np.flatnonzero(sure & (label == 0)):
         raise DataError(
-            f"row {row} ({marked['object_id'].iloc[row]!r}) is labelled no lens, and lies within {radius:g} arcsec of the confirmed "
-            f"lens {marked['known_lens'].iloc[row]}: correct its label, or leave it out."
+            f"row {row} ({marked['object_id'].iloc[row]!r}) is labelled no lens, and lies within {radius:g} arcsec of the "
+            f"confirmed lens {marked['known_lens'].iloc[row]}: correct its label, or leave it out."
         )
     if promote:
         rows = sure & (label == -1)

@@ -79,7 +79,7 @@ def leakage(
 ) -> Leakage:
     """AUROC of the label (1 against the rest) from nuisances alone: logistic regression and boosted trees, the better of both.
 
-    Folds are by `sky_group_id` where there is one. `images` [N, bands, H, W] adds their noise, its correlation and missing pixels.
+    Folds are by `sky_group_id` where there is one. `images` [N, bands, H, W] adds noise, its correlation and missing pixels.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.impute import SimpleImputer

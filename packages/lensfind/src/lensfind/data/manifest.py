@@ -107,7 +107,7 @@ SCHEMA: dict[str, Column] = {
 }
 
 
-def _named(table: pd.DataFrame, row: int) -> str:
+def _named(table: pd.DataFrame, row: int | np.integer) -> str:
     name = table["object_id"].iloc[row] if "object_id" in table else None
     return f"row {row}" + (f" ({name!r})" if isinstance(name, str) and name else "")
 

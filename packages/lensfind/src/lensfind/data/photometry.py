@@ -44,7 +44,7 @@ _TELESCOPES = {
 
 
 def survey_of(header: Mapping[str, Any]) -> str:
-    """The survey that a FITS header is of, by SURVEY, TELESCOP and INSTRUME. One that is not known is an error, not a default."""
+    """The survey of a FITS header, by SURVEY, TELESCOP and INSTRUME. One that is not known is an error, not a default."""
     words = " ".join(str(header.get(key, "")) for key in ("SURVEY", "TELESCOP", "INSTRUME", "ORIGIN")).lower()
     for name, survey in _TELESCOPES.items():
         if name in words:
@@ -103,7 +103,7 @@ def normalise(
     return (masked * factor).astype(np.float32), None if variance is None else (variance * factor**2).astype(np.float32)
 
 
-def arcsinh_stretch(image: Array, noise: Any, softening: float = 1.0) -> Array:
+def arcsinh_stretch(image: Any, noise: Any, softening: float = 1.0) -> np.ndarray:
     """arcsinh(flux / (a noise)) per band (axis -3): `noise` [bands] and a are a survey's, never an image's own, so that
     brightness and colour survive."""
     scale = softening * np.asarray(noise, dtype=np.float64)[:, None, None]

@@ -82,7 +82,7 @@ def usage_problems(sources: Sequence[str], labels: Sequence[int], confidences: S
 
 def allow(
     sources: Sequence[str],
-    labels: Sequence[int],
+    labels: Sequence[int] | np.ndarray,
     learning: Literal["supervised", "pu", "pretrain"],
     where: str = "the training split",
 ) -> list[str]:
@@ -110,8 +110,8 @@ def allow(
         raise DataError(f"{where} holds no lens (label 1): nothing can be learned of them.")
     if (labels == 1).all():
         raise DataError(
-            f"{where} holds lenses only: a network would learn nothing, or the telescope. Add non-lenses or an unlabeled sample "
-            "of the same instrument, bands, PSF and pixel scale."
+            f"{where} holds lenses only: a network would learn nothing, or the telescope. Add non-lenses or an unlabeled "
+            "sample of the same instrument, bands, PSF and pixel scale."
         )
     return usage_problems(list(sources), labels.tolist(), [kinds[s].confidence[1] for s in sources])[1]
 
@@ -124,12 +124,12 @@ def sample_weights(sources: Sequence[str], labels: Sequence[int], confidences: S
     >>> sample_weights(["a", "a", "a", "b"], [1, 0, 0, 1], [1, 1, 1, 1]).round(3).tolist()
     [0.828, 0.414, 0.414, 2.345]
     """
-    sources, labels = np.asarray(sources), np.asarray(labels)
+    of, label_of = np.asarray(sources), np.asarray(labels)
     weights = np.asarray(confidences, dtype=float).copy()
-    for source in np.unique(sources):
-        of_source = sources == source
-        for label in np.unique(labels[of_source]):
-            rows = of_source & (labels == label)
+    for source in np.unique(of):
+        of_source = of == source
+        for label in np.unique(label_of[of_source]):
+            rows = of_source & (label_of == label)
             weights[rows] /= of_source.sum() * rows.sum()
     if not weights.sum() > 0:
         raise DataError("all labels have confidence 0: no row would weigh anything.")

@@ -69,8 +69,8 @@ def match_psf(
     """
     if moment_fwhm(target) < 0.999 * moment_fwhm(source):
         raise DataError(
-            f"the target PSF ({moment_fwhm(target):.2f} pixels) is narrower than the image's ({moment_fwhm(source):.2f}): matching "
-            "can only blur. Take the widest PSF of the images that are to be compared."
+            f"the target PSF ({moment_fwhm(target):.2f} pixels) is narrower than the image's ({moment_fwhm(source):.2f}): "
+            "matching can only blur. Take the widest PSF of the images that are to be compared."
         )
     pad = max(*source.shape, *target.shape)
     shape = tuple(fft.next_fast_len(side + 2 * pad, real=True) for side in image.shape)

@@ -53,10 +53,8 @@ def groups(table: pd.DataFrame, radius: float = SKY_RADIUS) -> np.ndarray:
     count = len(table)
     links = []
     if {"ra", "dec"} <= set(table.columns):
-        positions = [
-            pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=float, na_value=np.nan) for name in ("ra", "dec")
-        ]
-        links.append(sky_pairs(*positions, radius))
+        ra, dec = (pd.to_numeric(table[name], errors="coerce").to_numpy(float, na_value=np.nan) for name in ("ra", "dec"))
+        links.append(sky_pairs(ra, dec, radius))
     for name in ("object_id", "group_id", "seed"):
         if name not in table:
             continue

@@ -25,7 +25,7 @@ def statistics(images: Tensor, bands: list[str] | None = None) -> dict[str, list
         names = bands or [str(k) for k in range(len(noise))]
         bad = [name for name, value in zip(names, noise.tolist(), strict=True) if not value > 0]
         raise DataError(
-            f"band {', '.join(bad)}: no noise can be measured along the frame of the training images (it is constant or empty). "
+            f"band {', '.join(bad)}: no noise can be measured along the frame of the training images (constant or empty). "
             "Leave the band out with bands=[...], or give images with their sky."
         )
     stretched = torch.asinh(images / noise[:, None, None])

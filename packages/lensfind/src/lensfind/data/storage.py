@@ -36,7 +36,7 @@ _BLOCK = 512  # bytes: unit of a tar file
 
 def checksum(image: np.ndarray) -> int:
     """CRC-32 of the bytes of an image."""
-    return zlib.crc32(np.ascontiguousarray(image))
+    return zlib.crc32(np.ascontiguousarray(image).data)
 
 
 def _float32(images: Any, what: str) -> np.ndarray:
@@ -126,7 +126,7 @@ def finish_store(directory: Path, table: pd.DataFrame, about: Mapping[str, Any])
         if key not in about:
             raise DataError(f"dataset.json must say {key!r}.")
     write_manifest(directory / MANIFEST, table)
-    digest = zlib.crc32(np.asarray(table["checksum"], dtype="<u4"))
+    digest = zlib.crc32(np.asarray(table["checksum"], dtype="<u4").data)
     write_json(directory / ABOUT, {**about, "rows": len(table), "schema_version": SCHEMA_VERSION, "checksum": digest})
     return Store(directory)
 
@@ -191,12 +191,11 @@ class Store:
         name = str(self._files[self._part[row]])
         try:
             image = self._record(self._map(name, "image"), int(self._member[row]))
-            if check and zlib.crc32(np.ascontiguousarray(image)) != self._checksum[row]:
+            if check and checksum(image) != self._checksum[row]:
                 raise ValueError("its bytes differ from its checksum")
         except (ValueError, OSError, KeyError, IndexError, EOFError) as error:
-            raise DataError(
-                f"{self.directory / name}: row {row} of the manifest ({self.table['object_id'].iloc[row]!r}) is corrupt: {error}."
-            ) from error
+            named = f"row {row} of the manifest ({self.table['object_id'].iloc[row]!r})"
+            raise DataError(f"{self.directory / name}: {named} is corrupt: {error}.") from error
         return image
 
     def variance(self, rows: np.ndarray) -> np.ndarray | None:

@@ -114,7 +114,7 @@ class Stream(IterableDataset):
 
 
 def _had(batches: list[int], begin: int) -> tuple[list[int], int]:
-    """How many batches each worker had given when `begin` were consumed, and whose turn it was: they take turns, and one that is
+    """Batches that each worker had given when `begin` were consumed, and whose turn it was: they take turns, one that is
     through is passed over.
 
     >>> _had([3, 1, 3], 5)

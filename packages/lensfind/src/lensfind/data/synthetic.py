@@ -242,7 +242,7 @@ def fresh(
     oversample: int = 4,
     augment: Mapping[str, Any] | None = None,
 ) -> Data:
-    """As `simulated`, but no training cutout is ever seen twice: an epoch is `n_train` scenes drawn for it alone, on the device.
+    """As `simulated`, but no training cutout is ever seen twice: an epoch is `n_train` scenes drawn for it, on the device.
 
     Sample i of an epoch is the same whatever the batch size, the number of workers or processes, or a restart. Validation and
     test splits are drawn once and are those of `simulated` with the same arguments. `debug=overfit` needs `simulated`: it
@@ -250,7 +250,7 @@ def fresh(
     """
     population = population or Population()
     recipe = _Recipe(survey, population, size or enough(survey, population), seed, class_prior, labelled_share, oversample)
-    splits = recipe.splits({"reference": _REFERENCE, "val": n_val, "test": n_test}, cache_dir)
+    splits = recipe.splits({"reference": min(_REFERENCE, n_train), "val": n_val, "test": n_test}, cache_dir)
     everything = {f"{name}/{key}": values for name, split in splits.items() for key, values in split.items()}
     about = recipe.about(splits["reference"]["image"], fingerprint(everything)) | {"fresh": True}
     train = _Unseen(n_train, max(1, round(n_train * labelled_share)), (len(survey.bands), recipe.size, recipe.size))

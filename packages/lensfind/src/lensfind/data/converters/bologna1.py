@@ -28,8 +28,12 @@ def images(input: Path, bands: dict[str, str]) -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(input.rglob("image*-*.fits*")):
         band = bands.get(path.name.removeprefix("image").rsplit("-", 1)[0])
-        if band is not None:
-            found.setdefault(numbered(path), {})[band] = path
+        if band is None:
+            continue
+        files = found.setdefault(numbered(path), {})
+        if band in files:
+            raise DataError(f"{path} and {files[band]} are one image twice: convert one of the two folders at a time.")
+        files[band] = path
     if not found:
         raise DataError(f"{input}: there is no image<filter>-<ID>.fits below it, filters {', '.join(bands)}.")
     return found
@@ -66,8 +70,8 @@ def source(input: Path, log: str | Path | None = None, size: int | None = None) 
     table = pd.DataFrame({"object_id": [f"bologna1-{'space' if 'VIS' in every else 'ground'}-{name}" for name in ids]})
     label = np.full(len(ids), -1) if key is None else key["is_lens"].reindex(ids).fillna(-1).to_numpy(dtype=int)
     table["label"], table["label_source"], table["label_confidence"] = label, "sim:bologna", (label >= 0).astype(float)
-    for name in key.columns if key is not None else ():
-        if name != "is_lens" and not str(name).startswith("Unnamed"):
+    for name in [] if key is None else key.columns:
+        if key is not None and name != "is_lens" and not str(name).startswith("Unnamed"):
             table[f"bologna_{name}"] = pd.to_numeric(key[name].reindex(ids), errors="coerce").to_numpy()
     space = bands == ["VIS"]
     scale, survey = (0.1, "euclid") if space else (0.2, "kids")

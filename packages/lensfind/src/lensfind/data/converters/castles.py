@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lensfind.data.converters.source import WAVELENGTHS, Found, Source, about, on_grid, squared
+from lensfind.data.bands import WAVELENGTHS
+from lensfind.data.converters.source import Found, Source, about, on_grid, squared
 from lensfind.data.photometry import to_nanojansky, zero_point_of
 from skyloom.errors import DataError
 

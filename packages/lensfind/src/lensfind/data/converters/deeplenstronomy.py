@@ -52,7 +52,7 @@ def source(
         metadata = pd.read_csv(path.with_name(f"{configuration}_metadata.csv"))
         if images.ndim != 4 or images.shape[1] != len(names) or len(metadata) != len(images):
             raise DataError(
-                f"{path}: images are {list(images.shape)}, metadata has {len(metadata)} rows, and bands are {bands}: set bands=."
+                f"{path}: images are {list(images.shape)}, metadata has {len(metadata)} rows, bands are {bands}: set bands=."
             )
         label = int(configuration in chosen)
         rows = pd.DataFrame({"object_id": [f"{configuration}-{k}" for k in range(len(metadata))], "label": label})

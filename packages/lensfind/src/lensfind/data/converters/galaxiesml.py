@@ -1,12 +1,13 @@
 """GalaxiesML (Do et al. 2024, arXiv:2410.00271, CC BY 4.0): HSC PDR2 galaxies in g, r, i, z, y, float32, band first.
 
-    5x64x64_training_with_morphology.hdf5: image [N, 5, H, W], object_id, specz_redshift, {g,r,i,z,y}_cmodel_mag, i_sersic_index, …
+    5x64x64_training_with_morphology.hdf5: image [N, 5, H, W], object_id, specz_redshift, {g,…,y}_cmodel_mag, i_sersic_index, …
 
 Nobody looked for lenses in it: every row is unlabeled, and some of them are lenses. The bits of the images are kept.
 """
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -48,7 +49,7 @@ def _table(path: Path) -> tuple[pd.DataFrame, int]:
         shape = file["image"].shape
         if len(shape) != 4 or shape[1] != len(BANDS) or shape[2] != shape[3]:
             raise DataError(f"{path}: image is {list(shape)}, not [N, 5, H, H] with the bands before rows and columns.")
-        columns = {"object_id": [str(value) for value in file["object_id"][...]]}
+        columns: dict[str, Any] = {"object_id": [str(value) for value in file["object_id"][...]]}
         redshift = np.asarray(file["specz_redshift"][...], dtype=float)
         columns["z_spec"] = np.where((redshift >= 0) & (redshift <= 10), redshift, np.nan)
         for name in sorted(file):

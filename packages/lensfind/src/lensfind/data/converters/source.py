@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lensfind.data.bands import WAVELENGTHS
 from skyloom.errors import DataError
 
 __all__ = ["Found", "Source", "labels_from", "on_grid", "squared", "table_of"]
@@ -43,15 +44,6 @@ def about(bands: list[str], size: int, unit: str, survey: str, pixel_scale: floa
         "bands": bands, "size": size, "unit": unit, "synthetic": synthetic, "license": license,
         "survey": {"name": survey, "pixel_scale": pixel_scale, "bands": stated},
     }  # fmt: skip
-
-
-WAVELENGTHS = {
-    "u": 368.0, "g": 486.0, "r": 625.0, "i": 756.0, "z": 870.0, "y": 972.0,
-    "VIS": 715.0, "Y": 1085.0, "J": 1375.0, "H": 1770.0,
-    "F435W": 433.0, "F475W": 475.0, "F555W": 541.0, "F606W": 592.0, "F625W": 632.0, "F775W": 769.0, "F814W": 804.0,
-    "F850LP": 904.0, "F105W": 1055.0, "F110W": 1153.0, "F125W": 1249.0, "F140W": 1392.0, "F160W": 1537.0,
-}  # fmt: skip
-"""Effective, nm: enough to put bands in order and to colour pictures."""
 
 
 def squared(image: np.ndarray, size: int) -> np.ndarray:

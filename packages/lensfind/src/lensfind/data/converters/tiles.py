@@ -1,6 +1,6 @@
 """Cutouts around the positions of a table from the tiles of a survey.
 
-    <folder>/positions.csv: object_id,ra,dec[,label,label_source,…]        <folder>/g/*.fits  <folder>/r/*.fits  …: a folder per band
+    <folder>/positions.csv: object_id,ra,dec[,label,label_source,…]        <folder>/g/*.fits  <folder>/r/*.fits  …
 
 Fluxes become nJy by each tile's header (or zero_point=); a position in no tile is left out and counted.
 """
