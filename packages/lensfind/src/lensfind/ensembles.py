@@ -82,7 +82,7 @@ class Ensemble(Scored):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         each = [member.predict(batch) for member in self.members.values()]  # type: ignore[operator]
-        z = torch.stack([out["logit"].double() for out in each]).cpu().numpy()
+        z = torch.stack([out["logit"].detach().double() for out in each]).cpu().numpy()
         columns = fused(self.fusion, z, _variances(each), self.score_of(batch))
         return {name: torch.from_numpy(value).float() for name, value in columns.items()} | self.calibrated(
             torch.from_numpy(columns["logit"]).float().to(self.slope.device)
@@ -109,7 +109,7 @@ def _variances(each: list[dict[str, Tensor]]) -> np.ndarray | None:
     found = [sum(out[name] for name in _VARIANCES if name in out) for out in each]
     if not all(isinstance(value, Tensor) for value in found):
         return None
-    return torch.stack(found).double().cpu().numpy()  # type: ignore[arg-type]
+    return torch.stack(found).detach().double().cpu().numpy()  # type: ignore[arg-type]
 
 
 def fused(fusion: Fusion, z: np.ndarray, variances: np.ndarray | None, score: np.ndarray | None) -> dict[str, np.ndarray]:
@@ -230,7 +230,7 @@ def _keep(run: Run, ensemble: Ensemble, data: Data, validation: dict[str, np.nda
     values = calibration(logit, validation["labelled"], ensemble.prior)
     ensemble.calibrate(values)
     columns = {**validation, "logit": logit, "calibrated": values["slope"] * logit + values["offset"]}
-    metrics = ensemble.score({name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in columns.items() if v.ndim == 1})
+    metrics = ensemble.score({name: torch.tensor(v) for name, v in columns.items() if v.ndim == 1})
     write_columns(run.directory / "predictions" / "val.parquet", columns, data.about)
     run.write_json("calibration.json", {**values, "prior": ensemble.prior, "synthetic": bool(data.about["synthetic"])})
     run.checkpoints.mkdir(exist_ok=True)

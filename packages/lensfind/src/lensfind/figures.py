@@ -13,7 +13,7 @@ from lensfind.survey import Survey
 from skyloom.metrics import Ranking
 from skyloom.plots import PAGE, PALETTE, Figure, panels, save, style
 
-__all__ = ["completeness", "cutouts", "draw", "has_truth", "pngs", "rank_curves", "rgb", "score_histograms"]
+__all__ = ["colour_weights", "completeness", "cutouts", "draw", "has_truth", "pngs", "rank_curves", "rgb", "score_histograms"]
 
 Arrays = dict[str, np.ndarray]
 _COLUMNS = 10  # cutouts in a row of the mosaic
@@ -187,7 +187,7 @@ def pngs(images: np.ndarray, about: dict[str, Any]) -> list[bytes]:
     from PIL import Image
 
     found = []
-    for picture in rgb(images, _colour_weights(about)) if len(images) else []:
+    for picture in rgb(images, colour_weights(about)) if len(images) else []:
         levels = np.flipud((255 * picture).round().astype(np.uint8)).repeat(4, axis=0).repeat(4, axis=1)
         buffer = io.BytesIO()
         Image.fromarray(levels).save(buffer, format="PNG", optimize=True)
@@ -195,14 +195,14 @@ def pngs(images: np.ndarray, about: dict[str, Any]) -> list[bytes]:
     return found
 
 
-def _colour_weights(about: dict[str, Any]) -> np.ndarray:
+def colour_weights(about: dict[str, Any]) -> np.ndarray:
     """Grey is a spectrum F_nu ~ wavelength^1.6, between a galaxy that forms stars and one that does not; 1 is the noise."""
     wavelength = np.array([band["wavelength"] for band in about["survey"]["bands"].values()])
     return (wavelength / np.median(wavelength)) ** -1.6 / np.mean(about["statistics"]["noise"])
 
 
 def _mosaic(axes: Any, rows: dict[str, np.ndarray], predictions: Arrays, about: dict[str, Any]) -> None:
-    weights = _colour_weights(about)
+    weights = colour_weights(about)
     for line, (name, chosen) in zip(axes, rows.items(), strict=True):
         pictures = rgb(cutouts(chosen, predictions, about).numpy(), weights)
         for k, axis in enumerate(line):

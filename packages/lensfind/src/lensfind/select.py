@@ -40,11 +40,15 @@ def select(
     if strategy in ("bald", "batch_bald") and not several:
         raise DataError(f"{strategy} asks where members disagree: {path} is of a single network. Use an ensemble, or mixed.")
     members = columns["members"].T.astype(float) if several else logit[None]
-    pool = Pool(members[:, rows])
+    pool, fused = Pool(members[:, rows]), Pool(logit[None, rows])
     doubt = bald if several else least_certain
+
+    def likely(_: Pool, k: int, rng: np.random.Generator) -> np.ndarray:
+        return most_likely(fused, k, rng)  # by the probability that is stated
+
     rules: dict[str, Callable[..., Any]] = {
-        "mixed": interleaved(most_likely, doubt), "bald": bald, "batch_bald": batch_bald, "least_certain": least_certain,
-        "most_likely": most_likely, "random": random_rows,
+        "mixed": interleaved(likely, doubt), "bald": bald, "batch_bald": batch_bald, "least_certain": least_certain,
+        "most_likely": likely, "random": random_rows,
     }  # fmt: skip
     chosen = rows[rules[strategy](pool, min(n, len(rows)), numpy_generator(seed, "select", strategy))]
     target = Path(output) if output else run.directory / "select.csv"
