@@ -8,13 +8,21 @@ import pandas as pd
 import pytest
 
 from embeddings import figures
+from embeddings.figures import knowledge, places
 from skyloom.data.tables import read_columns
 from skyloom.launch.__main__ import main
 from skyloom.launch.compose import compose_config, resolve
 from skyloom.run import list_runs
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["data.objects=700", "data.dimension=40", "workflow.knn_objects=400", "workflow.compared_objects=300"]
+PROPERTIES = "data.properties=[redshift,log_mass,log_sfr,log_ssfr,dn4000,spiral_arms,log_snr_b,log_snr]"
+SMALL = [
+    "data.objects=500",
+    "data.dimension=40",
+    PROPERTIES,
+    "workflow.probes.knn_objects=300",
+    "workflow.comparison.objects=300",
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +52,12 @@ def run(runs):
 
 
 def test_the_configuration_composes_to_this_workflow():
-    for extra in ([], ["+experiment=known_answers"], ["data=embeddings/files", "data.embeddings=x.csv"]):
+    for extra in (
+        [],
+        ["+experiment=known_answers"],
+        ["data=embeddings/files", "data.embeddings=x.csv"],
+        ["+experiment=aion", "scale=full"],
+    ):
         config = resolve(compose_config(["pkg=embeddings", *extra]))
         assert config["workflow"]["_target_"] == "embeddings.analysis.analyse"
     assert resolve(compose_config(["pkg=embeddings"]))["data"]["objects"] == 12_000
@@ -54,16 +67,25 @@ def test_a_run_records_what_it_found(run):
     result = run.result
     assert result["status"] == "finished"
     assert result["synthetic"] is True
-    assert {goal["metric"] for goal in result["goals"]} == {"test/r2_gap", "test/null_r2", "test/cka_gap"}
+    assert {"test/r2_gap", "test/null_r2", "test/partial_r2_gap", "test/joint_gain_gap", "test/cka_gap"} == {
+        goal["metric"] for goal in result["goals"]
+    }
+    assert result["analysis"] == {"status": "complete", "reasons": []}
     assert all(goal["value"] is not None for goal in result["goals"])
     one = result["metrics"]["probe/r2/ridge/alpha/spectrum/log_mass"]
     assert one["low"] < one["value"] < one["high"]
     assert result["objective"][0]["value"] == result["metrics"]["test/mean_r2"]["value"]
     report = json.loads((run.directory / "join_report.json").read_text())
-    assert [r["used"] for r in report] == [["object_id", "object_id"], ["TARGETID", "TARGETID"]]
-    assert len(report[0]["pairs"]) == 2
+    assert report["status"] == "complete"
+    assert [r["used"] for r in report["models"]] == [["object_id", "object_id"], ["TARGETID", "TARGETID"]]
+    assert len(report["models"][0]["pairs"]) == 2
     table, _ = read_columns(run.directory / "predictions" / "probes.parquet")
-    assert len(table["r2"]) == 6 * 2 * 11
+    assert dict(zip(*np.unique(table["probe"], return_counts=True), strict=True)) == {
+        "ridge": 48,
+        "knn": 48,
+        "mlp": 48,
+        "trees": 6,
+    }
 
 
 def test_metrics_are_those_of_the_saved_predictions(run):
@@ -77,17 +99,27 @@ def test_metrics_are_those_of_the_saved_predictions(run):
             assert row["objects"] == use.sum()
 
 
+GENERAL = [
+    "probes", "partial_r2", "learning_curves", "class_separation", "model_differences", "model_similarity",
+    "modality_similarity", "joint_gain_models", "joint_gain_modalities", "retrieval", "map_log_sfr", "outliers_isolation",
+    "outliers_lof", "outliers_flow",
+]  # fmt: skip
+
+
 def test_figures_are_drawn_from_predictions_alone(run, tmp_path):
     columns, about = read_columns(run.directory / "predictions" / "test.parquet")
-    drawn = figures.draw(columns, about, tmp_path, maps=["log_sfr"])
-    assert [f.path.name for f in drawn] == ["probes.png", "model_differences.png", "model_similarity.png", "pca_log_sfr.png"]
-    assert all("Synthetic data." in f.caption and f.path.stat().st_size > 5000 for f in drawn)
+    drawn = figures.draw(columns, about, tmp_path, maps=["log_sfr"], dpi=40)
+    assert [f.path.stem for f in drawn] == GENERAL
+    assert all("Synthetic data." in f.caption and f.path.stat().st_size > 2000 for f in drawn)
     listed = json.loads((run.directory / "figures" / "figures.json").read_text())
     assert {entry["file"] for entry in listed} == {p.name for p in (run.directory / "figures").glob("*.png")}
-    shown = figures.probes(about, tmp_path / "p.png")["alpha/image"]
+
+
+def test_figures_show_what_the_tables_say(run, tmp_path):
+    columns, about = read_columns(run.directory / "predictions" / "test.parquet")
+    shown = knowledge.probes(columns, about, tmp_path / "p.png")["alpha/image"]
     assert shown["r2"][1] == run.result["metrics"]["probe/r2/ridge/alpha/image/log_mass"]["value"]
-    entry = next(e for e in about["properties"] if e["name"] == "log_sfr")
-    plotted = figures.projections(columns, about, entry, tmp_path / "q.png", (2.0, 98.0))
+    plotted = places.by_property(columns, about, tmp_path / "q.png", "log_sfr", (2.0, 98.0))
     known = columns["truth.log_sfr"]
     assert plotted["limits"] == pytest.approx(np.nanpercentile(known, [2, 98]))
     coloured, grey = plotted["points"]["alpha/image"]
@@ -97,7 +129,7 @@ def test_figures_are_drawn_from_predictions_alone(run, tmp_path):
 def test_a_run_predicts_for_new_objects_and_exports(run, tmp_path, capsys):
     from embeddings.synthetic import catalogue_and_embeddings
 
-    catalogue, sets = catalogue_and_embeddings(700, 40, seed=0)
+    catalogue, sets = catalogue_and_embeddings(500, 40, seed=0)
     beta = sets[1]
     new = {"TARGETID": beta.ids["TARGETID"], "embedding_image": list(beta["image"])}
     pd.DataFrame(new).to_parquet(tmp_path / "beta_new.parquet")
@@ -123,7 +155,7 @@ def test_a_plain_catalogue_goes_through_without_code(tmp_path, runs):
     table["ra"], table["dec"] = rng.uniform(0, 20, n), rng.uniform(-5, 5, n)
     table.to_csv(tmp_path / "sdss.csv", index=False)
     words = ["pkg=embeddings", "data=embeddings/files", f"data.embeddings={tmp_path / 'sdss.csv'}", "data.columns=[u,g,r,i,z]"]
-    words += ["scale=smoke", "workflow.knn_objects=200", "logger=none", "hardware.threads=1", f"runs_dir={runs}"]
+    words += ["scale=smoke", "workflow.probes.knn_objects=200", "logger=none", "hardware.threads=1", f"runs_dir={runs}"]
     assert main(["train", *words]) == 0
     result = list_runs(runs, "embeddings", None)[0].result
     assert result["synthetic"] is False

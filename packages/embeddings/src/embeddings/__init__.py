@@ -41,8 +41,11 @@ _HOME = {
     "compare": "similarity",
 }
 _MODULES = (
-    "analysis", "catalogue", "figures", "folds", "identifiers", "matching", "neighbours", "predict", "probes", "projection",
-    "properties", "readers", "readout", "ridge", "sample", "sets", "similarity", "synthetic",
+    "analysis", "anchors", "catalogue", "classes", "compared", "controlled", "density", "encoded", "figures", "folds",
+    "found", "halos", "identifiers", "labels", "legacy", "maps", "matching", "memory", "mlp", "modalities", "neighbours",
+    "outliers", "page", "pooling", "predict", "prepared", "probes", "projection", "properties", "readers", "readout",
+    "retrieval", "ridge", "rows", "sample", "search", "sets", "similarity", "subspaces", "synthetic", "synthetic_clusters",
+    "together", "trees",
 )  # fmt: skip
 
 __all__ = [

@@ -1,25 +1,49 @@
-"""The workflow: what each embedding encodes, how the models compare, and a record of both."""
+"""The workflow: what each embedding encodes, how the models compare, which objects stand out, and a record of all three."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embeddings.compared import Compared, Comparing
+from embeddings.encoded import Encoded, Probing
 from embeddings.folds import grouped_folds
-from embeddings.probes import held_out_scores, probe, shuffled
-from embeddings.projection import principal_components
+from embeddings.found import Finding, Found
+from embeddings.legacy import axis_correlation, null_level, rotation_free_correlation
+from embeddings.maps import Map, draw_map
+from embeddings.memory import analysis_bytes, require
+from embeddings.prepared import Prepared, prepare
 from embeddings.properties import property_named
-from embeddings.ridge import cross_validated_ridge
-from embeddings.sample import Embedding, Sample
-from embeddings.similarity import compare
+from embeddings.sample import Sample
 from skyloom.errors import DataError
 from skyloom.run import Run
-from skyloom.run.seeds import numpy_generator
+from skyloom.training.progress import said
 
-__all__ = ["analyse"]
+__all__ = ["Mapping2D", "analyse"]
 
 Table = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Mapping2D:
+    """Settings of the maps."""
+
+    method: str = "umap"
+    """Of the maps that figures and the page show: `pca`, `umap`, `tsne`, `pacmap`."""
+    others: tuple[str, ...] = ()
+    """Further methods."""
+    preset: str = "standard"
+    """Of UMAP: `standard`, `wide`, `balanced`, `local`, `global`."""
+    components: int = 50
+    """Principal components that the map is made from."""
+    fit_objects: int = 50_000
+    seeds: int = 3
+    """For the stability."""
+    seed: int = 42
+    judge_neighbours: int = 15
 
 
 def analyse(
@@ -28,72 +52,65 @@ def analyse(
     evaluation: Callable[..., list[Any]] | None = None,
     trackers: Any = None,
     seed: int = 0,
-    folds: int = 5,
-    shuffles: int = 3,
-    neighbours: int = 64,
-    knn_objects: int = 4000,
-    overlap_neighbours: int = 10,
-    permutations: int = 99,
-    compared_objects: int = 2000,
-    resamples: int = 200,
+    components: int = 128,
     min_objects: int = 100,
+    probes: Probing | None = None,
+    comparison: Comparing | None = None,
+    maps: Mapping2D | None = None,
+    finding: Finding | None = None,
+    page_objects: int = 50_000,
+    memory_limit: float | None = None,
 ) -> dict[str, float]:
-    """Probe every embedding for every property, compare the models, draw, and keep the fitted probes.
+    """Probe every embedding for every property, compare the models, map, find outliers, draw, and keep the fitted probes.
 
     Arguments:
-        folds: Of sky cells; each is held out once.
-        shuffles: Of each property, for what an embedding that knows nothing gets.
-        neighbours, knn_objects: Of the nearest-neighbour probe, and how many objects at most it looks at (exact distances
-            cost the square of this).
-        overlap_neighbours, permutations, compared_objects: Of the comparison of models.
-        resamples: Of sky cells, for the intervals.
+        components: Principal components of each embedding that the costlier parts work on (all is asked of the linear probes,
+            the neighbours and the similarities); label-free.
         min_objects: With a vector and a known value, below which a property is not probed.
+        probes, comparison, maps, finding: Settings of the parts; null leaves one out (`probes` cannot be).
+        page_objects: On the interactive page, at most; 0: no page.
+        memory_limit: In bytes; null: 70 percent of what is free.
 
-    Writes predictions/test.parquet (held-out predictions and projections of every object, and all tables in its metadata),
-    predictions/probes.parquet, join_report.json, checkpoints/best.pt (the linear probes) and figures/.
+    Writes predictions/test.parquet (per object: held-out predictions, maps, scores; all tables in its metadata), predictions/
+    <table>.parquet and outliers.csv, join_report.json, checkpoints/best.pt (the linear probes), figures/, explore.html.
     """
-    from skyloom.data.tables import write_columns
-    from skyloom.training.workflow import draw_figures
-
+    how = probes or Probing()
     _begin(run, data)
     properties, skipped = _enough(data, min_objects)
-    fold = grouped_folds(data.groups, folds, seed)
+    _fits_into_memory(data, len(properties), how, memory_limit)
+    fold = grouped_folds(data.groups, how.folds, seed)
     columns: dict[str, np.ndarray] = {**data.ids, "group": data.groups, "fold": fold, **data.text}
-    columns |= {f"truth.{name}": values for name, values in properties.items()}
-    rows: Table = []
-    readouts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    explained: dict[str, list[float]] = {}
-    mean_r2: dict[str, list[float]] = {}
-    for step, e in enumerate(data.embeddings):
-        found, columns_of, mean_r2[e.name], readouts[e.name] = _probe_linear(
-            data, e, properties, fold, shuffles, resamples, seed
-        )
-        _probe_neighbours(found, e, properties, data.groups, neighbours, knn_objects, folds, resamples, seed)
-        components = principal_components(e, e.present)
-        explained[e.name] = components.explained.tolist()
-        columns |= {**columns_of, f"pca.{e.name}": components.coordinates}
-        rows += found
-        run.append({"step": step, f"probe/mean_r2/{e.name}": mean_r2[e.name][0]})
-    about = {
-        "synthetic": data.synthetic,
-        "properties": [{"name": n, "axis": property_named(n).axis, "colours": property_named(n).colours} for n in properties],
-        "embeddings": [e.name for e in data.embeddings],
-        "objects": len(data),
-        "cells": len(np.unique(data.groups)),
-        "skipped": skipped,
-        "explained": explained,
-        "mean_r2": mean_r2,
-        "probes": rows,
-        "similarities": _compare(data, overlap_neighbours, permutations, compared_objects, seed),
-        "differences": _differences(data, columns, list(properties), resamples, seed),
-    }
-    write_columns(run.directory / "predictions" / "test.parquet", columns, about)
-    write_columns(run.directory / "predictions" / "probes.parquet", _by_column(rows), {"synthetic": data.synthetic})
-    _keep(run, data, list(properties), readouts)
-    if evaluation is not None:
-        draw_figures(evaluation, columns, about, run.directory / "figures")
-    if trackers is not None and rows:
-        trackers.table("probes", list(rows[0]), [list(row.values()) for row in rows])
+    columns |= {f"truth.{name}": data.properties[name] for name in data.properties}
+    columns |= {f"class.{kind}": labels for kind, labels in data.classes.items()}
+    prepared = prepare(data, components)
+    about = _about(data, properties, skipped, prepared)
+    encoded = Encoded()
+    for step, p in enumerate(prepared.values()):
+        own = {name: v for name, v in properties.items() if (np.isfinite(v) & p.present).sum() >= min_objects}
+        columns[f"pca.{p.name}"] = p.coordinates(min(10, p.reduced.shape[1]))
+        if own:
+            encoded.add(data, p, own, fold, how, seed)
+            run.append({"step": step, f"probe/mean_r2/{p.name}": encoded.mean_r2[p.name][0]})
+        said(f"probes of {p.name}: done ({step + 1} of {len(prepared)})")
+    columns |= encoded.columns
+    about |= {"mean_r2": encoded.mean_r2, "probes": encoded.probes, "partial": encoded.partial, "labels": encoded.labels,
+              "classes": encoded.classes, "dimensions": encoded.dimensions}  # fmt: skip
+    compared, found = Compared(), Found()
+    if comparison is not None:
+        compared.add_all(data, prepared, columns, properties, fold, comparison, seed)
+        said("comparison: done")
+    about |= {k: v for k, v in vars(compared).items() if k != "columns"}
+    if finding is not None:
+        found.add_all(data, prepared, fold, finding, seed)
+        said("outliers and neighbours: done")
+    about |= {"agreement": found.agreement, "nearest": found.nearest, "listed": found.listed}
+    columns |= compared.columns | found.columns
+    drawn = _maps(data, prepared, maps, columns)
+    about |= {"maps": drawn, "axes": _axes(data, columns, list(data.properties), drawn)}
+    _write(run, data, columns, about, evaluation, page_objects, seed)
+    _keep(run, data, encoded.readouts)
+    if trackers is not None and encoded.probes:
+        trackers.table("probes", list(encoded.probes[0]), [list(row.values()) for row in encoded.probes])
     return _metrics(about)
 
 
@@ -107,133 +124,177 @@ def _begin(run: Run, data: Sample) -> None:
     for e in data.embeddings:
         some = np.flatnonzero(e.present)[:: max(int(e.present.sum()) // 1000, 1)]  # vectors may not fit into memory
         digest.update(f"{e.name}|{e.shape}|".encode() + np.ascontiguousarray(e[some]).tobytes())
-    run.update(synthetic=data.synthetic, splits={"objects": len(data), "groups": len(np.unique(data.groups))})
+    status = "degraded" if data.degraded else "complete"
+    run.update(
+        synthetic=data.synthetic,
+        splits={"objects": len(data), "groups": len(np.unique(data.groups))},
+        analysis={"status": status, "reasons": list(data.degraded)},
+    )
     if run.provenance:
         run.write_json("provenance.json", {**run.provenance, "data_fingerprint": digest.hexdigest()[:16]})
-    run.write_json("join_report.json", list(data.join_report))
+    report = {"status": status, "reasons": list(data.degraded), "objects": len(data), "models": list(data.join_report)}
+    run.write_json("join_report.json", report)
+    for reason in data.degraded:
+        said(f"degraded: {reason}")
+
+
+def _fits_into_memory(data: Sample, properties: int, how: Probing, limit: float | None) -> None:
+    on_disk = all(isinstance(e.vectors, np.memmap) or not isinstance(e.vectors, np.ndarray) for e in data.embeddings)
+    needed = analysis_bytes(len(data), [e.shape[1] for e in data.embeddings], properties, how.shuffles, 30, on_disk)
+    require(needed, "the analysis", limit)
 
 
 def _enough(data: Sample, at_least: int) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The properties known for enough objects of every embedding, and the names of the others."""
+    """The properties known for enough objects of some embedding, and the names of the others."""
     if not data.embeddings:
         raise DataError("the sample has no embedding.")
-    fewest = {
-        name: min(int((np.isfinite(values) & e.present).sum()) for e in data.embeddings)
+    most = {
+        name: max(int((np.isfinite(values) & e.present).sum()) for e in data.embeddings)
         for name, values in data.properties.items()
     }
-    kept = {name: values for name, values in data.properties.items() if fewest[name] >= at_least and np.nanstd(values) > 0}
-    if not kept:
-        counts = ", ".join(f"{name} {count}" for name, count in fewest.items())
-        raise DataError(
-            f"no property varies and is known for min_objects={at_least} objects of every embedding; they have: {counts}."
-        )
+    kept = {name: values for name, values in data.properties.items() if most[name] >= at_least and np.nanstd(values) > 0}
+    if not kept and not data.degraded:
+        counts = ", ".join(f"{name} {count}" for name, count in most.items())
+        raise DataError(f"no property varies and is known for min_objects={at_least} objects; they have: {counts}.")
     return kept, [name for name in data.properties if name not in kept]
 
 
-def _probe_linear(
-    data: Sample, e: Embedding, properties: dict[str, np.ndarray], fold: np.ndarray, shuffles: int, resamples: int, seed: int
-) -> tuple[Table, dict[str, np.ndarray], list[float], tuple[np.ndarray, np.ndarray]]:
-    """Rows of the table, held-out predictions as columns, mean R2 with its interval, and the fit to all objects."""
-    names = list(properties)
-    y = np.stack([properties[name] for name in names], axis=1)
-    both = np.hstack([y, *shuffled(y, e.present, shuffles, seed)])
-    fit = cross_validated_ridge(e, both, fold, e.present, standardise=e.standardise)
-    pairs = {str(t): (both[:, t], fit.predictions[:, t]) for t in range(both.shape[1])}
-    means = {"all": [str(t) for t in range(len(names))]}
-    scores = held_out_scores(pairs, data.groups, means=means, resamples=resamples, seed=seed)
-    rows = []
-    for t, name in enumerate(names):
-        null = [float(scores[f"r2/{t + len(names) * (copy + 1)}"]) for copy in range(shuffles)]
-        rows.append(
-            _row(e, "ridge", name, scores[f"r2/{t}"], scores[f"mae/{t}"], int((np.isfinite(y[:, t]) & e.present).sum()))
-            | {"null_r2": max(null, key=abs), "known_r2": data.known_r2.get(e.name, {}).get(name, np.nan)}
-        )
-    columns = {f"ridge.{e.name}.{name}": fit.predictions[:, t] for t, name in enumerate(names)}
-    mean = scores["mean/all"]
-    return rows, columns, [float(mean), mean.low, mean.high], (fit.weights[:, : len(names)], fit.intercepts[: len(names)])
+def _about(data: Sample, properties: Mapping[str, Any], skipped: list[str], prepared: Mapping[str, Prepared]) -> dict[str, Any]:
+    labels = {n: property_named(n) for n in [*properties, *skipped]}
+    return {
+        "synthetic": data.synthetic,
+        "degraded": list(data.degraded),
+        "properties": [{"name": n, "axis": labels[n].axis, "colours": labels[n].colours} for n in properties],
+        "embeddings": [e.name for e in data.embeddings],
+        "one_each": [e.name for e in data.one_each()],
+        "identifiers": list(data.ids),
+        "classes_of": list(data.classes),
+        "objects": len(data),
+        "cells": len(np.unique(data.groups)),
+        "skipped": skipped,
+        "explained": {name: p.explained[:10].tolist() for name, p in prepared.items()},
+        "dimension": {name: int(p.embedding.shape[1]) for name, p in prepared.items()},
+    }
 
 
-def _probe_neighbours(
-    rows: Table,
-    e: Embedding,
-    properties: dict[str, np.ndarray],
-    groups: np.ndarray,
-    neighbours: int,
-    objects: int,
-    folds: int,
-    resamples: int,
+def _maps(data: Sample, prepared: Mapping[str, Prepared], how: Mapping2D | None, columns: dict[str, np.ndarray]) -> Table:
+    if how is None:
+        return []
+    rows: Table = []
+    for p in prepared.values():
+        if p.present.sum() < 10:
+            continue
+        settings = {k: v for k, v in asdict(how).items() if k not in ("components", "method", "others")}
+        for method in (how.method, *how.others):
+            found: Map = draw_map(Leading(p, how.components), p.present, method, **settings)
+            column = f"map.{p.name}" if method == how.method else f"map_{method}.{p.name}"
+            columns[column] = found.coordinates
+            facts = {k: v for k, v in vars(found).items() if k != "coordinates"}
+            rows.append({"embedding": p.name, "column": column, "preset": how.preset, "objects": int(p.present.sum()), **facts})
+            said(f"map of {p.name} by {method}: {found.seconds:.0f} s, trustworthiness {found.trustworthiness:.3f}")
+    return rows
+
+
+class Leading:
+    """The first k components of an embedding as rows."""
+
+    def __init__(self, p: Prepared, k: int):
+        self.reduced, self.k = p.reduced, min(k, p.reduced.shape[1])
+        self.shape = (len(p.reduced), self.k)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return self.reduced[rows][..., : self.k]
+
+
+def _axes(data: Sample, columns: Mapping[str, np.ndarray], names: list[str], drawn: Table) -> Table:
+    """Rank correlations with the axes of the maps, as earlier work drew them."""
+    rows: Table = []
+    for one in drawn:
+        if not one["column"].startswith("map."):
+            continue
+        xy = columns[one["column"]]
+        for name in names:
+            known = int((np.isfinite(data.properties[name]) & np.isfinite(xy).all(axis=1)).sum())
+            if known < 10:
+                continue
+            rho = axis_correlation(xy, data.properties[name])
+            free = rotation_free_correlation(xy, data.properties[name], 36)
+            place = {"embedding": one["embedding"], "property": name, "objects": known}
+            rows.append({**place, "rho": rho, "rotation_free": free, "null": null_level(2, known)})
+    return rows
+
+
+def _write(
+    run: Run,
+    data: Sample,
+    columns: dict[str, np.ndarray],
+    about: dict[str, Any],
+    evaluation: Callable[..., list[Any]] | None,
+    page_objects: int,
     seed: int,
 ) -> None:
-    """Append the rows of the nearest-neighbour probe, on at most `objects` objects."""
-    there = np.flatnonzero(e.present)
-    if len(there) > objects:
-        there = np.sort(numpy_generator(seed, "knn objects").choice(there, objects, replace=False))
-    found = probe(
-        e[there], {name: v[there] for name, v in properties.items()}, groups[there], "knn",
-        neighbours=neighbours, folds=folds, shuffles=1, resamples=resamples, seed=seed,
-    )  # fmt: skip
-    for name in properties:
-        row = _row(e, "knn", name, found.r2[name], found.mae[name], found.objects[name])
-        rows.append(row | {"null_r2": found.null_r2[name], "known_r2": np.nan})
+    from embeddings.page import write_page
+    from skyloom.data.tables import write_columns
+    from skyloom.training.workflow import draw_figures
+
+    folder = run.directory / "predictions"
+    listed = about.pop("listed")
+    _write_outliers(run.directory / "outliers.csv", listed, columns)
+    about["outliers"] = [row for row in listed if row["rank"] <= 20]
+    write_columns(folder / "test.parquet", columns, about)
+    for name in (
+        "probes",
+        "partial",
+        "labels",
+        "similarities",
+        "differences",
+        "joint",
+        "retrieval",
+        "axes",
+        "dimensions",
+        "nearest",
+    ):
+        if about[name]:
+            write_columns(folder / f"{name}.parquet", _by_column(about[name]), {"synthetic": data.synthetic})
+    if evaluation is not None:
+        draw_figures(evaluation, columns, about, run.directory / "figures")
+    if page_objects:
+        write_page(run.directory / "explore.html", columns, about, page_objects, seed)
 
 
-def _row(e: Embedding, kind: str, name: str, r2: Any, mae: Any, objects: int) -> dict[str, Any]:
-    return {
-        "embedding": e.name, "model": e.model, "modality": e.modality, "probe": kind, "property": name,
-        "r2": float(r2), "r2_low": r2.low, "r2_high": r2.high, "mae": float(mae), "mae_low": mae.low, "mae_high": mae.high,
-        "objects": objects,
-    }  # fmt: skip
+def _write_outliers(path: Path, listed: Table, columns: Mapping[str, np.ndarray]) -> None:
+    """CSV: identifiers, what found the object, its rank, percentile and sigma, and its place in the maps."""
+    import csv
+    import io
+
+    from skyloom.run.files import write_text
+
+    if not listed:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*listed[0], "map_1", "map_2"])
+    writer.writeheader()
+    for row in listed:
+        xy = columns.get(f"map.{row['embedding']}", columns.get(f"pca.{row['embedding']}"))
+        place = dict(zip(("map_1", "map_2"), xy[row["row"]], strict=True)) if xy is not None else {}
+        writer.writerow({**row, **place})
+    write_text(path, text.getvalue())
 
 
-def _compare(data: Sample, k: int, permutations: int, objects: int, seed: int) -> Table:
-    """CKA and neighbour overlap of the models' embeddings of the same objects."""
-    rows: Table = []
-    for a, b in data.pairs():
-        common = np.flatnonzero(a.present & b.present)
-        if len(common) > objects:
-            common = np.sort(numpy_generator(seed, "compared objects").choice(common, objects, replace=False))
-        if len(common) <= 2 * k:
-            continue
-        pair = f"{a.name} ~ {b.name}"
-        for found in compare(a[common], b[common], k, permutations, rows=None, seed=seed).values():
-            known = data.known_cka.get(pair, np.nan) if found.measure == "cka_unbiased" else np.nan
-            rows.append({"pair": pair, "first": a.name, "second": b.name, "known": known, **vars(found)})
-    return rows
-
-
-def _differences(data: Sample, columns: dict[str, np.ndarray], properties: list[str], resamples: int, seed: int) -> Table:
-    """Per pair of models and property: R2 of the first minus R2 of the second on the objects that both have, paired."""
-    rows: Table = []
-    for a, b in data.pairs():
-        pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        differences: dict[str, tuple[str, str]] = {}
-        for name in properties:
-            first, second = columns[f"ridge.{a.name}.{name}"], columns[f"ridge.{b.name}.{name}"]
-            truth = np.where(np.isfinite(first) & np.isfinite(second), columns[f"truth.{name}"], np.nan)
-            pairs |= {f"a {name}": (truth, first), f"b {name}": (truth, second)}
-            differences[name] = (f"a {name}", f"b {name}")
-        if not any(np.isfinite(truth).any() for truth, _ in pairs.values()):
-            continue
-        scores = held_out_scores(pairs, data.groups, differences, resamples=resamples, seed=seed)
-        known = [data.known_r2.get(e.name, {}) for e in (a, b)]
-        for name in properties:
-            found = scores[f"difference/{name}"]
-            rows.append(
-                {"first": a.name, "second": b.name, "property": name, "difference": float(found), "low": found.low,
-                 "high": found.high, "known": known[0].get(name, np.nan) - known[1].get(name, np.nan)}
-            )  # fmt: skip
-    return rows
-
-
-def _keep(run: Run, data: Sample, properties: list[str], fits: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def _keep(run: Run, data: Sample, fits: Mapping[str, tuple[list[str], np.ndarray, np.ndarray]]) -> None:
     """The linear probes as a checkpoint, so that `predict` and `export` work on the run."""
     from embeddings.readout import Readout
     from skyloom.training import checkpoints
 
-    entries = [{"name": e.name, "dimension": int(e.shape[1]), "properties": properties} for e in data.embeddings]
+    entries = [
+        {"name": e.name, "dimension": int(e.shape[1]), "properties": fits[e.name][0]} for e in data.embeddings if e.name in fits
+    ]
     about = {"readouts": entries, "synthetic": data.synthetic, "columns": list(data.columns)}
     readout = Readout(about)
-    for name, (weights, intercepts) in fits.items():
+    for name, (_, weights, intercepts) in fits.items():
         readout.set(name, weights, intercepts)
     checkpoints.save({"task": readout.state_dict(), "about": about, "metrics": {}}, run.checkpoints, "best")
     run.update(parameters=sum(b.numel() for b in readout.buffers()))
@@ -245,23 +306,38 @@ def _metrics(about: dict[str, Any]) -> dict[str, float]:
 
     rows, metrics = about["probes"], {}
     ridge = [row for row in rows if row["probe"] == "ridge"]
+    if not ridge:
+        return {"test/objects": float(about["objects"])}
     metrics["test/null_r2"] = max(abs(row["null_r2"]) for row in ridge)
-    gaps = [abs(row["r2"] - row["known_r2"]) for row in ridge if np.isfinite(row["known_r2"])]
-    if gaps:
-        metrics["test/r2_gap"] = max(gaps)
-    known = [abs(s["value"] - s["known"]) for s in about["similarities"] if np.isfinite(s["known"])]
-    if known:
-        metrics["test/cka_gap"] = max(known)
+    for name, table, value, known in (
+        ("r2_gap", ridge, "r2", "known_r2"),
+        ("partial_r2_gap", about["partial"], "partial_r2", "known"),
+        ("joint_gain_gap", about["joint"], "gain", "known_gain"),
+        ("cka_gap", about["similarities"], "value", "known"),
+    ):
+        gaps = [abs(row[value] - row[known]) for row in table if np.isfinite(row[known])]
+        if gaps:
+            metrics[f"test/{name}"] = max(gaps)
     metrics["test/mean_r2"] = float(np.mean([row["r2"] for row in ridge]))
-    for name in about["embeddings"]:
-        metrics[f"test/mean_r2/{name}"] = Estimate(*about["mean_r2"][name])
+    for name, found in about["mean_r2"].items():
+        metrics[f"test/mean_r2/{name}"] = Estimate(*found)
+    for row in about["classes"]:
+        where = f"{row['kind'].replace(' ', '_')}/{row['embedding']}"
+        metrics[f"test/macro_f1/{where}"] = Estimate(row["macro_f1"], row["low"], row["high"])
     for s in about["similarities"]:
-        if s["measure"] != "cka":
+        if s["measure"] in ("cka_unbiased", "overlap") and s["kind"] == "models":
             metrics[f"test/{s['measure']}/{s['pair'].replace(' ', '')}"] = s["value"]
+    for row in about["maps"]:
+        metrics[f"test/trustworthiness/{row['method']}/{row['embedding']}"] = row["trustworthiness"]
     for row in rows:
         where = f"{row['probe']}/{row['embedding']}/{row['property']}"
         metrics[f"probe/r2/{where}"] = Estimate(row["r2"], row["r2_low"], row["r2_high"])
         metrics[f"probe/mae/{where}"] = Estimate(row["mae"], row["mae_low"], row["mae_high"])
+        if np.isfinite(row["nmad"]):
+            metrics[f"test/nmad/{row['embedding']}"] = Estimate(row["nmad"], row["nmad_low"], row["nmad_high"])
+            metrics[f"test/redshift_outliers/{row['embedding']}"] = Estimate(
+                row["outliers"], row["outliers_low"], row["outliers_high"]
+            )
     return metrics
 
 

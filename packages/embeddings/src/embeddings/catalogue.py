@@ -1,17 +1,21 @@
 """Catalogues of galaxies: FITS, CSV and Parquet tables as identifiers, numbers with NaN for missing, and text."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embeddings.halos import HALO_SNAPSHOT, halo_snapshots
 from embeddings.identifiers import as_identifiers, is_identifier_name, null_mask
 from embeddings.properties import PROPERTIES, property_named, values
 from skyloom.errors import DataError, MissingFile, nearest
 
-__all__ = ["Catalogue", "read_catalogue", "table_columns"]
+__all__ = ["Catalogue", "merged", "read_catalogue", "table_columns"]
+
+PASSIVE_BELOW = -11.0
+"""log10 of star formation rate over stellar mass [1/yr]: galaxies that would need 100 Gyr to double are called passive."""
 
 INTEGER_NULLS = {"i2": -32768, "i4": -(2**31), "i8": -(2**63)}
 """What FITS writers put for "missing" where the header gives no TNULL."""
@@ -51,6 +55,21 @@ class Catalogue:
                 return lower[ra], lower[dec]
         return None
 
+    def classes(self) -> dict[str, np.ndarray]:
+        """`spectral type` and, from the specific star formation rate, `star formation`: [M] text, "" where unknown."""
+        found = {}
+        lower = {name.lower(): column for name, column in self.text.items()}
+        for name in ("spectype", "class", "spectral_type", "type"):
+            if name in lower:
+                found["spectral type"] = np.char.upper(lower[name].astype(str))
+                break
+        mass, rate = (values(property_named(name), self.numbers) for name in ("log_mass", "log_sfr_or_limit"))
+        if mass is not None and rate is not None:
+            ssfr = rate - mass
+            kind = np.where(ssfr > PASSIVE_BELOW, "star-forming", "passive")
+            found["star formation"] = np.where(np.isfinite(ssfr), kind, "")
+        return found
+
     def in_order(self) -> "Catalogue":
         """Sorted by identifiers, so that the order of rows in the file is forgotten."""
         keys = [self.ids[name] for name in sorted(self.ids, reverse=True)]
@@ -72,6 +91,8 @@ def read_catalogue(path: str | Path, id_columns: Iterable[str] | None = None) ->
     if absent:
         raise DataError(f"{path}: no column {sorted(absent)[0]!r}.{nearest(sorted(absent)[0], columns)}")
     ids = {name: as_identifiers(columns[name], f"{path}, column {name}") for name in columns if name in chosen}
+    if id_columns is None and {"HaloID", "Snapshot"} <= columns.keys():  # only both together name a simulated cluster
+        ids[HALO_SNAPSHOT] = halo_snapshots(columns["HaloID"], columns["Snapshot"])
     if not ids:
         raise DataError(
             f"{path}: no identifier column is recognised among {', '.join(list(columns)[:20])}; name it in id_columns."
@@ -88,6 +109,28 @@ def read_catalogue(path: str | Path, id_columns: Iterable[str] | None = None) ->
     if not kept:
         raise DataError(f"{path}: the identifier columns {', '.join(ids)} hold nothing but null codes.")
     return Catalogue(kept, numbers, text)
+
+
+def merged(tables: Sequence[Catalogue]) -> Catalogue:
+    """One catalogue of the objects that all tables have, by an identifier that all have; the first of equal columns counts."""
+    first, *rest = tables
+    for other in rest:
+        shared = [name for name in first.ids if name in other.ids]
+        if not shared:
+            raise DataError(f"the catalogues share no identifier: {', '.join(first.ids)} and {', '.join(other.ids)}.")
+        key = shared[0]
+        for table in (first, other):
+            if len(np.unique(table.ids[key])) < len(table):
+                raise DataError(f"{key} occurs more than once in a catalogue, so that tables cannot be put side by side by it.")
+        _, mine, theirs = np.intersect1d(first.ids[key], other.ids[key], return_indices=True)
+        if not len(mine):
+            raise DataError(f"the catalogues have no object in common by {key}.")
+        first = Catalogue(
+            *({**{k: v[theirs] for k, v in b.items()}, **{k: v[mine] for k, v in a.items()}}
+              for a, b in ((first.ids, other.ids), (first.numbers, other.numbers), (first.text, other.text))),
+            first.synthetic or other.synthetic,
+        )  # fmt: skip
+    return first
 
 
 def table_columns(path: Path, id_columns: Iterable[str] | None = None) -> dict[str, np.ndarray]:
@@ -157,11 +200,15 @@ def _parquet_columns(path: Path) -> dict[str, np.ndarray]:
 
 def _rectangle(column: Any, path: Path, name: str) -> np.ndarray:
     """[N, D] from lists of equal length; a missing list becomes a row of NaN."""
-    lengths = {len(row) for row in column.to_pylist() if row is not None}
+    import pyarrow.compute as pc
+
+    there = np.asarray(column.is_valid())
+    lengths = np.unique(pc.list_value_length(column.drop_null()).to_numpy(zero_copy_only=False))
     if len(lengths) != 1:
-        raise DataError(f"{path}, column {name}: lists of different lengths {sorted(lengths)[:5]} are not vectors.")
-    width = lengths.pop()
-    return np.array([row if row is not None else [np.nan] * width for row in column.to_pylist()], dtype=np.float32)
+        raise DataError(f"{path}, column {name}: lists of different lengths {lengths[:5].tolist()} are not vectors.")
+    out = np.full((len(column), int(lengths[0])), np.nan, dtype=np.float32)
+    out[there] = pc.list_flatten(column).to_numpy(zero_copy_only=False).reshape(-1, out.shape[1])
+    return out
 
 
 def _csv_columns(path: Path, id_columns: Iterable[str] | None = None) -> dict[str, np.ndarray]:

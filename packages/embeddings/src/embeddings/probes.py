@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embeddings.folds import grouped_folds
+from embeddings.mlp import mlp_predictions
 from embeddings.neighbours import knn_predictions
-from embeddings.ridge import PENALTIES, Rows, cross_validated_ridge
-from skyloom.errors import ConfigError, DataError
+from embeddings.ridge import PENALTIES, cross_validated_ridge
+from embeddings.rows import Rows
+from embeddings.trees import tree_predictions
+from skyloom.errors import ConfigError, DataError, nearest
 from skyloom.run.seeds import numpy_generator
 
 if TYPE_CHECKING:
@@ -17,7 +20,10 @@ if TYPE_CHECKING:
 
     from skyloom.metrics import Estimate
 
-__all__ = ["Probe", "held_out_scores", "probe", "shuffled"]
+__all__ = ["KINDS", "Probe", "held_out_scores", "probe", "redshift_scores", "shuffled"]
+
+KINDS = ("ridge", "knn", "mlp", "trees")
+CATASTROPHIC = 0.05  # |dz| / (1 + z) beyond which a redshift counts as an outlier
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,8 @@ def probe(
         properties: Name -> [N], NaN where unknown.
         groups: [N]; objects of one group (a sky cell) stand in one fold and are resampled together. Every object by itself
             where None.
-        kind: `ridge` (linear; the penalty is chosen per property within the training folds) or `knn`.
+        kind: `ridge` (linear; the penalty is chosen per property within the training folds), `knn`, `mlp` (two hidden layers)
+            or `trees` (boosted; give it few dimensions, such as principal components).
         present: [N] rows whose vector may be used; those that a `Sample` knows of, or all, where None.
         shuffles: Of each property, for the null.
         neighbours: Of `knn`.
@@ -83,8 +90,8 @@ def probe(
     >>> bool(found.r2["sum"] > 0.99), bool(abs(found.r2["luck"]) < 0.1)
     (True, True)
     """
-    if kind not in ("ridge", "knn"):
-        raise ConfigError(f"kind={kind!r}: there are 'ridge' and 'knn'.")
+    if kind not in KINDS:
+        raise ConfigError(f"kind={kind!r} is no probe.{nearest(kind, KINDS)}")
     groups = np.arange(len(vectors)) if groups is None else groups
     present = getattr(vectors, "present", np.ones(len(vectors), dtype=bool)) if present is None else present
     y = _matrix(properties, len(vectors))
@@ -92,8 +99,12 @@ def probe(
     both = np.hstack([y, *shuffled(y, present, shuffles, seed)])
     if kind == "ridge":
         predicted = cross_validated_ridge(vectors, both, fold, present, penalties, standardise).predictions
-    else:
+    elif kind == "knn":
         predicted = knn_predictions(vectors, both, fold, present, neighbours)
+    elif kind == "mlp":
+        predicted = mlp_predictions(vectors, both, fold, present, seed=seed)
+    else:
+        predicted = tree_predictions(vectors, both, fold, present, seed=seed)
     return _scored(kind, list(properties), both, predicted, groups, resamples, seed)
 
 
@@ -185,3 +196,24 @@ def held_out_scores(
         return found
 
     return bootstrap(score, {"sums": torch.as_tensor(sums)}, None, numpy_generator(seed, "bootstrap"), resamples)
+
+
+def redshift_scores(
+    z: np.ndarray, predicted: np.ndarray, groups: np.ndarray, resamples: int = 200, seed: int = 0
+) -> "dict[str, Estimate]":
+    """`nmad`: 1.4826 median |dz - median dz|, and `outliers`: the share with |dz| > 0.05, of dz = (z_pred - z) / (1 + z)."""
+    import torch
+
+    from skyloom.metrics import bootstrap
+
+    use = np.isfinite(z) & np.isfinite(predicted)
+    dz = torch.as_tensor((predicted[use] - z[use]) / (1 + z[use]))
+
+    def score(rows: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        d = rows["dz"]
+        return {
+            "nmad": 1.4826 * float((d - d.median()).abs().median()), "outliers": float((d.abs() > CATASTROPHIC).double().mean())
+        }  # fmt: skip
+
+    rng = numpy_generator(seed, "bootstrap redshift")
+    return bootstrap(score, {"dz": dz}, torch.as_tensor(np.unique(groups[use], return_inverse=True)[1]), rng, resamples)

@@ -15,25 +15,16 @@ The penalty does not depend on the axes: a rotated or rescaled embedding gives t
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from embeddings.rows import Rows
 from embeddings.sets import BLOCK
 from skyloom.errors import DataError
 
-__all__ = ["PENALTIES", "RidgeFit", "Rows", "cross_validated_ridge"]
+__all__ = ["PENALTIES", "RidgeFit", "cross_validated_ridge"]
 
 PENALTIES = np.logspace(-5, 4, 19)  # in units of the mean variance of a dimension
-
-
-class Rows(Protocol):
-    """[N, D] vectors that give a few rows at a time: an array, a memory map, a modality of a `Sample`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    def __len__(self) -> int: ...
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)

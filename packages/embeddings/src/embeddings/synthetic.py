@@ -14,7 +14,7 @@ averaged transformer outputs have. The best linear prediction of s_i from e then
 of its variance, where c_i is column i of C. For a property y = f(s_i) Stein's lemma multiplies this by corr(f(s), s)^2.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy as np
 from embeddings.catalogue import Catalogue
 from embeddings.properties import LOWEST_LOG_SFR
 from embeddings.sets import EmbeddingSet
+from skyloom.errors import ConfigError, nearest
 from skyloom.run.seeds import numpy_generator
 
 __all__ = ["GAINS", "LATENTS", "catalogue_and_embeddings", "latent_correlation", "population_cka", "population_r2"]
@@ -38,16 +39,23 @@ _PAIRS = {
 _SPECTRUM = np.array([6, 2.2, 1.4, 2.5, 2, 0.1, 0.3, 0.3, 0, 2])
 _IMAGE = np.array([1, 1.1, 0.6, 0.5, 1, 2.5, 2, 1.6, 1.5, 0.5])
 
+_BETA_IMAGE = np.array([1.4, 1.6, 0.9, 0.9, 1.5, 1.6, 1.2, 1.0, 0.8, 0.5])
+_BETA_SPECTRUM = np.array([4, 1.5, 1.0, 1.8, 1.4, 0.1, 0.2, 0.2, 0, 3])
+
 GAINS: dict[str, dict[str, np.ndarray]] = {
     "alpha": {"image": _IMAGE, "spectrum": _SPECTRUM, "fused": np.hypot(_IMAGE, _SPECTRUM)},
     # the second model sees morphology worse and stellar populations in images better
-    "beta": {
-        "image": (beta_image := np.array([1.4, 1.6, 0.9, 0.9, 1.5, 1.6, 1.2, 1.0, 0.8, 0.5])),
-        "spectrum": (beta_spectrum := np.array([4, 1.5, 1.0, 1.8, 1.4, 0.1, 0.2, 0.2, 0, 3])),
-        "fused": np.hypot(beta_image, beta_spectrum),
-    },
+    "beta": {"image": _BETA_IMAGE, "spectrum": _BETA_SPECTRUM, "fused": np.hypot(_BETA_IMAGE, _BETA_SPECTRUM)},
+    # stand-ins, in the form of three published models' files; their numbers say nothing of those models
+    "aion": {"image": _IMAGE, "spectrum": _SPECTRUM, "fused": np.hypot(_IMAGE, _SPECTRUM)},
+    "astropt": {"embedding": np.hypot(_BETA_IMAGE, _BETA_SPECTRUM)},
+    "astroclip": {"image": 0.8 * _IMAGE, "spectrum": 0.8 * _SPECTRUM},
 }
 """Model -> modality -> gain of each latent."""
+
+_FILES = {"alpha": ("object_id", 1.0), "beta": ("TARGETID", 0.95), "aion": ("object_id", 1.0), "astropt": ("TARGETID", 0.95),
+          "astroclip": ("TARGETID", 0.97)}  # fmt: skip
+"""Model -> the identifier that its file carries, and the share of the objects that it has."""
 
 NUISANCE, ISOTROPIC, NUISANCE_DIMENSIONS = 0.6, 0.02, 24
 TYPES, TYPE_SHARES, TYPE_SHIFT = ("GALAXY", "QSO", "STAR"), (0.96, 0.03, 0.01), 4.0
@@ -72,10 +80,22 @@ def latent_correlation() -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Made:
-    """A property as made from latents: f of one latent, or a weighted sum of several."""
+    """A property as made from latents: f(u) of one standard normal u, a weighted sum of latents and of noise of its own."""
 
     weights: dict[str, float]
     function: Callable[[np.ndarray], np.ndarray] | None = None
+    noise: float = 0.0
+
+    def vector(self) -> np.ndarray:
+        return np.array([self.weights.get(latent, 0.0) for latent in LATENTS])
+
+    def variance(self) -> float:
+        a = self.vector()
+        return float(a @ latent_correlation() @ a + self.noise**2)
+
+    def normal(self, s: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """[N] of variance one, from latents [N, 10]."""
+        return (s @ self.vector() + self.noise * rng.standard_normal(len(s))) / np.sqrt(self.variance())
 
 
 def redshift(s: np.ndarray) -> np.ndarray:
@@ -90,6 +110,14 @@ def ellipticity(s: np.ndarray) -> np.ndarray:
     return 1.0 / (1.0 + np.exp(0.8 - s))
 
 
+def vote_fraction(u: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(1.0 - 1.5 * u))
+
+
+def balmer_decrement(u: np.ndarray) -> np.ndarray:
+    return 3.4 * 10 ** (0.08 * u)
+
+
 _MADE = {
     "redshift": _Made({"z": 1}, redshift),
     "log_mass": _Made({"log_mass": 1}),
@@ -102,20 +130,45 @@ _MADE = {
     "sersic_index": _Made({"sersic": 1}, sersic_index),
     "ellipticity": _Made({"ellipticity": 1}, ellipticity),
     "log_snr": _Made({"snr": 1}),
+    "asymmetry": _Made({"log_sfr": 0.6, "concentration": -0.4}, noise=0.7),
+    "smoothness": _Made({"sersic": 0.7, "g_minus_r": 0.3}, noise=0.6),
+    "gini": _Made({"concentration": 0.8, "snr": 0.2}, noise=0.5),
+    "log_sersic_radius": _Made({"size": 0.9}, noise=0.4),
+    "axis_ratio": _Made({"ellipticity": -0.9}, ellipticity, noise=0.4),
+    "spiral_arms": _Made({"log_sfr": 0.5, "size": 0.5}, vote_fraction, noise=0.8),
+    "edge_on": _Made({"ellipticity": 0.8}, vote_fraction, noise=0.6),
+    "balmer_decrement": _Made({"log_sfr": 0.5, "g_minus_r": 0.6}, balmer_decrement, noise=0.6),
+    "log_snr_b": _Made({"snr": 0.9}, noise=0.3),
+    "log_snr_z": _Made({"snr": 0.8}, noise=0.5),
+    "det_quality_flag": _Made({}, lambda u: np.searchsorted([1.0, 1.8], u).astype(float), noise=1.0),
 }
 
 
-def population_r2(gains: np.ndarray) -> dict[str, float]:
-    """Property -> R2 of the best linear prediction from an embedding with these gains, for an infinite sample."""
-    c, g = latent_correlation(), np.diag(gains)
+def population_r2(gains: np.ndarray, given: tuple[str, ...] = ()) -> dict[str, float]:
+    """Property -> R2 of the best linear prediction from an embedding with these gains, for an infinite sample.
+
+    With `given` latents it is the partial R2: the share of what those leave unexplained. Exact for properties that are linear
+    in the latents; others are left out then, as are those that the given latents make up.
+    """
+    c, g = _conditional(given), np.diag(gains)
     v = g @ c @ g + (1 + ISOTROPIC**2) * np.eye(len(LATENTS))
     explained = c @ g @ np.linalg.solve(v, g @ c)  # covariance of the best linear prediction of s
     known = {}
     for name, made in _MADE.items():
-        a = np.array([made.weights.get(latent, 0.0) for latent in LATENTS])
+        a = made.vector()
+        left = float(a @ c @ a + made.noise**2)
+        if given and (made.function is not None or left < 1e-9):
+            continue
         share = 1.0 if made.function is None else _linear_share(made.function)
-        known[name] = float(share * (a @ explained @ a) / (a @ c @ a))
+        known[name] = float(share * (a @ explained @ a) / left)
     return known
+
+
+def _conditional(given: tuple[str, ...]) -> np.ndarray:
+    """Covariance of the latents where some are known."""
+    c = latent_correlation()
+    k = [LATENTS.index(name) for name in given]
+    return c - c[:, k] @ np.linalg.solve(c[np.ix_(k, k)], c[k]) if k else c
 
 
 def _linear_share(f: Callable[[np.ndarray], np.ndarray]) -> float:
@@ -147,10 +200,15 @@ def _square_norm(gains: np.ndarray, c: np.ndarray, types: np.ndarray, dimension:
 # ------------------------------------------------------------------------------------------------------------------- drawing
 
 
-def catalogue_and_embeddings(objects: int, dimension: int = 768, seed: int = 0) -> tuple[Catalogue, list[EmbeddingSet]]:
-    """A catalogue of `objects` rows and the embeddings of models alpha and beta, synthetic, as their files would be:
-    rows in different orders, alpha with Euclid's identifiers, beta with DESI's, some vectors and objects missing.
+def catalogue_and_embeddings(
+    objects: int, dimension: int = 768, seed: int = 0, models: Sequence[str] = ("alpha", "beta")
+) -> tuple[Catalogue, list[EmbeddingSet]]:
+    """A catalogue of `objects` rows and the embeddings of invented models, synthetic, as their files would be: rows in
+    different orders, some with Euclid's identifiers, some with DESI's, some vectors and objects missing.
     """
+    unknown = [model for model in models if model not in GAINS]
+    if unknown:
+        raise ConfigError(f"there is no invented model {unknown[0]!r}.{nearest(unknown[0], GAINS)}")
     if dimension < SMALLEST_DIMENSION:
         raise ValueError(f"dimension={dimension}: at least {SMALLEST_DIMENSION} are needed.")
     rng = numpy_generator(seed, "synthetic catalogue")
@@ -162,13 +220,15 @@ def catalogue_and_embeddings(objects: int, dimension: int = 768, seed: int = 0) 
     }
     catalogue = Catalogue(ids, _columns(s, rng), {"SPECTYPE": np.array(TYPES)[kind]}, synthetic=True)
     sets = []
-    for model, key, kept in (("alpha", "object_id", 1.0), ("beta", "TARGETID", 0.95)):
+    for model in models:
+        key, kept = _FILES[model]
         own = numpy_generator(seed, "synthetic model", model)
         rows = own.permutation(objects)[: round(kept * objects)]
         vectors = {m: _vectors(s[rows], kind[rows], gains, dimension, own) for m, gains in GAINS[model].items()}
         no_spectrum = own.random(len(rows)) < 0.1
         for modality in ("spectrum", "fused"):
-            vectors[modality][no_spectrum] = np.nan
+            if modality in vectors:
+                vectors[modality][no_spectrum] = np.nan
         sets.append(EmbeddingSet(model, {key: ids[key][rows]}, vectors, z=catalogue.numbers["Z"][rows], synthetic=True))
     return catalogue, sets
 
@@ -178,7 +238,7 @@ def _columns(s: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
     latent = dict(zip(LATENTS, s.T, strict=True))
     quenched = rng.random(len(s)) < QUENCHED
     upper_limit = rng.uniform(-8.0, LOWEST_LOG_SFR - 0.01, len(s))
-    return {
+    columns = {
         "Z": redshift(latent["z"]),
         "LOGM": 10.2 + 0.6 * latent["log_mass"],  # log10(Msun)
         "LOGSFR": np.where(quenched, upper_limit, 0.2 + 0.7 * latent["log_sfr"]),  # log10(Msun/yr)
@@ -192,6 +252,30 @@ def _columns(s: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         "right_ascension": 265.0 + 14.0 * rng.random(len(s)),  # deg
         "declination": np.rad2deg(np.arcsin(rng.uniform(np.sin(np.deg2rad(62.0)), np.sin(np.deg2rad(69.0)), len(s)))),  # deg
     }
+    made = {name: _MADE[name].normal(s, rng) for name in _COLUMNS}
+    shapes = {name: _MADE[name].function or (lambda u: u) for name in _COLUMNS}
+    columns |= {column: to_column(shapes[name](made[name])) for name, (column, to_column) in _COLUMNS.items()}
+    lines = rng.random(len(s)) < 0.7  # the others have no measured emission lines
+    flux = 10 ** (1.0 + 0.4 * latent["log_sfr"])
+    return columns | {
+        "HALPHA_FLUX": np.where(lines, flux, -1.0),  # 1e-17 erg/s/cm2
+        "HBETA_FLUX": np.where(lines, flux / balmer_decrement(_MADE["balmer_decrement"].normal(s, rng)), 0.0),
+    }
+
+
+_COLUMNS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "asymmetry": ("asymmetry", lambda u: 0.1 + 0.08 * u),
+    "smoothness": ("smoothness", lambda u: 0.05 + 0.04 * u),
+    "gini": ("gini", lambda u: 0.5 + 0.06 * u),
+    "log_sersic_radius": ("sersic_sersic_vis_radius", lambda u: 10 ** (0.9 + 0.2 * u)),  # pixel
+    "axis_ratio": ("sersic_sersic_vis_axis_ratio", lambda u: u),
+    "spiral_arms": ("has_spiral_arms_yes", lambda u: u),
+    "edge_on": ("disk_edge_on_yes", lambda u: u),
+    "log_snr_b": ("SNR_B", lambda u: 10 ** (0.2 + 0.3 * u)),
+    "log_snr_z": ("SNR_Z", lambda u: 10 ** (0.5 + 0.3 * u)),
+    "det_quality_flag": ("det_quality_flag", lambda u: u),
+}
+"""Property -> its column in the catalogue, and the column's value for f(u)."""
 
 
 def _vectors(s: np.ndarray, kind: np.ndarray, gains: np.ndarray, dimension: int, rng: np.random.Generator) -> np.ndarray:

@@ -12,9 +12,9 @@ IDENTIFIERS: dict[str, tuple[str, ...]] = {
 REDSHIFTS = ("redshift", "redshifts", "z", "Z")
 MASKS = {"image": "has_image", "spectrum": "has_spectrum"}
 VECTORS: dict[str, tuple[str, ...]] = {
-    "image": ("embedding_hsc", "embedding_image", "embedding_images", "image_embeddings"),
-    "spectrum": ("embedding_spectrum", "embedding_spectra", "spectrum_embeddings"),
-    "fused": ("embedding_hsc_desi", "embedding_joint", "joint_embeddings"),
+    "image": ("embedding_hsc", "embedding_image", "embedding_images", "image_embeddings", "image"),
+    "spectrum": ("embedding_spectrum", "embedding_spectra", "spectrum_embeddings", "spectrum"),
+    "fused": ("embedding_hsc_desi", "embedding_joint", "joint_embeddings", "fused_embeddings", "fused"),
     "embedding": ("embeddings", "embedding", "features", "vectors"),
 }
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from embeddings.readers.arrays import from_arrays
+from embeddings.pooling import pool
+from embeddings.readers.arrays import beside_files, from_arrays
 from embeddings.readers.keys import IDENTIFIERS, REDSHIFTS, VECTORS, first
 from embeddings.sets import EmbeddingSet
 from skyloom.errors import DataError
@@ -16,8 +17,13 @@ __all__ = ["read_torch"]
 
 
 def read_torch(path: Path, model: str) -> EmbeddingSet:
-    """Weights-only loading: tensors, arrays, numbers, text and containers of them; anything else is refused."""
+    """Weights-only loading: tensors, arrays, numbers, text and containers of them; anything else is refused.
+
+    Vectors kept as tokens [tokens, D] are averaged over tokens (`embeddings.pooling` has other ways).
+    """
     content = _load(path)
+    if hasattr(content, "shape"):
+        return _bare(_array(content), model, path)
     if isinstance(content, Mapping) and not _is_one_object(content):
         return from_arrays({str(k): _array(v) for k, v in content.items() if _is_column(v)}, model, str(path))
     objects = [content] if isinstance(content, Mapping) else content
@@ -27,6 +33,17 @@ def read_torch(path: Path, model: str) -> EmbeddingSet:
             "Vectors without identifiers cannot be joined to a catalogue."
         )
     return _from_objects(objects, model, path)
+
+
+def _bare(vectors: np.ndarray, model: str, path: Path) -> EmbeddingSet:
+    """A file that is nothing but a matrix: its identifiers must stand beside it as `.npy`."""
+    beside = beside_files(path.parent, f"{path.stem}_") or beside_files(path.parent, "")
+    if not beside or vectors.ndim != 2:
+        raise DataError(
+            f"{path}: a bare tensor of shape {vectors.shape}, and no {path.stem}_ids.npy or ids.npy beside it. "
+            "Vectors without identifiers cannot be joined to a catalogue; their order is not one."
+        )
+    return from_arrays({**beside, "embeddings": vectors}, model, str(path))
 
 
 def _load(path: Path) -> Any:
@@ -107,14 +124,17 @@ def _identifier_list(values: list[Any], where: str) -> np.ndarray:
 
 
 def _stack(values: list[Any], where: str) -> np.ndarray:
-    rows = [None if v is None else np.ravel(_array(v)) for v in values]
+    rows = [None if v is None else _one_vector(_array(v)) for v in values]
     widths = {len(row) for row in rows if row is not None}
     if len(widths) != 1:
-        raise DataError(
-            f"{where}: vectors of different lengths {sorted(widths)[:5]}; pool tokens to one vector per object first."
-        )
+        raise DataError(f"{where}: vectors of different lengths {sorted(widths)[:5]}, so they cannot be of one model.")
     out = np.full((len(rows), widths.pop()), np.nan, dtype=np.float32)
     for place, row in enumerate(rows):
         if row is not None:
             out[place] = row
     return out
+
+
+def _one_vector(value: np.ndarray) -> np.ndarray:
+    """[D] from [D], [1, D] or tokens [T, D]."""
+    return value if value.ndim == 1 else pool(value.reshape(-1, value.shape[-1]), "mean")
