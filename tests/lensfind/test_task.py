@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lensfind.task import LensFinder
+from lensfind.models import ConditionedResNet, LightTransformer, RadiusHead
+from lensfind.models import finder as finder_of
+from lensfind.task import LensFinder, bernoulli_divergence
 from skyloom.backbones import image_encoder
+from skyloom.errors import ConfigError, DataError
 from skyloom.pu import nnpu, pn
 
 VIT = partial(image_encoder, "vit_tiny_patch16_224", stem="convolutional", patch_size=8, embed_dim=32, depth=1, num_heads=2)
@@ -122,3 +125,103 @@ class _Predicting(torch.nn.Module):
 
     def forward(self, batch):
         return self.finder.predict(batch)
+
+
+# ---------------------------------------------------------------- what a task may have besides
+
+LIGHT = partial(finder_of, backbone=partial(LightTransformer, width=16, depth=1, heads=2, min_tokens=9))
+LOGISTIC = partial(nnpu, surrogate="logistic")
+
+
+def made(small, model=LIGHT, **options):
+    torch.manual_seed(0)
+    return LensFinder(small.about, model, LOGISTIC, target_prior=0.5, **options)
+
+
+def test_the_mean_over_views_does_not_turn_with_the_image(small):
+    images = small.test["image"][:4]
+    single, eight = made(small).eval(), made(small, views=8).eval()
+    turned = torch.rot90(images, 1, (-2, -1)).flip(-1)
+    assert not torch.allclose(single.predict({"image": turned})["logit"], single.predict({"image": images})["logit"], atol=1e-3)
+    assert torch.allclose(eight.predict({"image": turned})["logit"], eight.predict({"image": images})["logit"], atol=1e-4)
+    assert (eight.predict({"image": images})["view_spread"] > 0).all()
+    with pytest.raises(ConfigError, match="views"):
+        made(small, views=4)
+
+
+def test_one_scale_is_training_at_one_size_and_several_agree_when_asked(small):
+    batch = small.train.__getitems__(np.arange(0, 160, 10))
+    plain = made(small).eval().losses(batch)["loss"]
+    assert torch.equal(made(small, scales=[1.0], consistency=5.0).eval().losses(batch)["loss"], plain)
+    three = made(small, scales=[0.8, 1.0, 1.2], consistency=2.0).eval()
+    terms = three.losses(batch)
+    free = made(small, scales=[0.8, 1.0, 1.2]).eval().losses(batch)["loss"]
+    assert torch.allclose(terms["loss"], free + 2.0 * terms["divergence"])
+    assert terms["divergence"] > 0
+
+
+def test_the_divergence_of_logits_is_symmetric_zero_for_equals_and_of_each_row_alone():
+    """Softmax over the batch, as once, made a row's value depend on its neighbours."""
+    a, b = torch.randn(6, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    p, q = torch.sigmoid(a), torch.sigmoid(b)
+    exact = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()) + (
+        q * (q / p).log() + (1 - q) * ((1 - q) / (1 - p)).log()
+    )
+    assert torch.allclose(bernoulli_divergence([a, b]), exact)
+    assert torch.allclose(bernoulli_divergence([a[:2], b[:2]]), exact[:2])
+    assert bernoulli_divergence([a, a, a]).abs().max() == 0
+
+
+def test_radii_are_learned_from_labelled_lenses_alone(small):
+    model = partial(finder_of, backbone=LIGHT.keywords["backbone"], head=RadiusHead)
+    task = made(small, model, radius_weight=1.0).eval()
+    batch = small.train.__getitems__(np.arange(0, 160, 5))
+    loss = task.losses(batch)["loss"]
+    hidden = (batch["labelled"] == 0) & (batch["lens"] > 0)
+    batch["theta_E"] = torch.where(hidden, 7.0, batch["theta_E"])
+    assert torch.equal(task.losses(batch)["loss"], loss)
+    assert task.predict(batch)["log_theta_E"].shape == (32,)
+
+
+def test_conditions_come_from_the_batch_and_are_missed_by_name(small):
+    model = partial(finder_of, backbone=partial(ConditionedResNet, conditions=1, name="resnet10t"))
+    task = made(small, model, conditions={"seeing": [0.8, 0.1]}).eval()
+    batch = {"image": small.test["image"][:3], "seeing": torch.tensor([0.7, 0.8, 0.9])}
+    assert task.predict(batch)["logit"].shape == (3,)
+    with pytest.raises(DataError, match="conditioned on seeing"):
+        task.predict({"image": batch["image"]})
+
+
+def test_colours_beside_the_image_and_their_soft_prior(small):
+    task = made(small, arc_colours=True, colour_prior=True).eval()
+    batch = small.train.__getitems__(np.arange(0, 160, 10))
+    task.losses(batch)["loss"].backward()
+    assert torch.isfinite(task.against.grad)
+    assert task.against.grad != 0  # a colour term once had no gradient at all
+    logit = task.predict({"image": batch["image"]})["logit"]
+    extra = task.beside(batch)["extras"][:, 0]
+    task.against.data.fill_(-30.0)
+    gained = task.predict({"image": batch["image"]})["logit"] - logit
+    assert torch.allclose(gained, torch.nn.functional.softplus(torch.tensor(-1.0)) * extra, atol=1e-4)
+    with pytest.raises(ConfigError, match="arc_colours=true"):
+        made(small, colour_prior=True)
+    with pytest.raises(ConfigError, match="finder"):
+        made(small, VIT, arc_colours=True)
+
+
+def test_a_wrong_class_prior_shifts_learning_and_logits_alike(small):
+    right, wrong = made(small).eval(), made(small, class_prior=0.3).eval()
+    images = {"image": small.test["image"][:3]}
+    shift = np.log(0.3 / 0.7) - np.log(0.1 / 0.9)
+    assert torch.allclose(wrong.predict(images)["logit"], right.predict(images)["logit"] + shift, atol=1e-5)
+
+
+def test_calibration_travels_with_the_weights(small):
+    task = made(small).eval()
+    task.calibrate({"slope": 0.5, "offset": -1.0, "lens_above": -1.0, "other_below": 0.5})
+    other = made(small).eval()
+    other.load_state_dict(task.state_dict())
+    out = other.predict({"image": small.test["image"][:5]})
+    assert torch.allclose(out["calibrated"], 0.5 * out["logit"] - 1.0)
+    expected = (out["logit"] >= -1.0).float() + 2 * (out["logit"] <= 0.5).float()
+    assert torch.equal(out["conformal_set"], expected)
