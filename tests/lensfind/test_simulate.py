@@ -6,8 +6,8 @@ import torch
 from scipy.stats import ks_2samp
 
 from lensfind.lensing import sis_images
-from lensfind.population import KINDS, LENS, Population, draw_kinds, draw_scenes, row_seeds
-from lensfind.simulator import observe, render, simulate
+from lensfind.population import KINDS, LENS, Population, draw_kinds, row_seeds
+from lensfind.simulator import draw_scenes, observe, render, simulate
 from lensfind.survey import Survey, nanojansky
 from skyloom.errors import ConfigError
 
@@ -33,10 +33,12 @@ def test_a_row_does_not_depend_on_its_neighbours(lsst, population):
     together = simulate(seeds, kinds, lsst, population, 36)
     for row in range(0, 37, 4):
         alone = simulate(seeds[row : row + 1], kinds[row : row + 1], lsst, population, 36)
-        assert all(
-            torch.equal(alone[key][0], together[key][row]) or key in ("theta_E", "arc_snr", "magnification") for key in alone
-        )
-        assert torch.equal(alone["image"][0], together["image"][row])
+        for key in alone:
+            assert torch.allclose(alone[key][0].double(), together[key][row].double(), rtol=1e-5, atol=1e-5, equal_nan=True), (
+                key
+            )
+        sigma = together["variance"][row].sqrt()
+        assert ((alone["image"][0] - together["image"][row]).abs() / sigma).max() < 1e-3
 
 
 def test_more_rows_leave_the_first_as_they_were(population):
@@ -58,7 +60,14 @@ def test_kinds_have_the_asked_shares(population):
 def test_aperture_photometry_gives_back_the_magnitudes(name):
     """The whole light of a small galaxy is its magnitude, in every band of every survey."""
     survey = load_survey(name)
-    population = Population(lens_radius=(0.1, 0.15), lens_index=(1.0, 1.0), einstein_radius=(0.6, 0.8))
+    population = Population(
+        lens_radius=(0.1, 0.15),
+        lens_index=(1.0, 1.0),
+        einstein_radius=(0.6, 0.8),
+        envelope=(0, 0),
+        field_galaxies=0,
+        field_stars=0,
+    )
     scene = draw_scenes(row_seeds(0, "x", "y", 4), kinds_of("elliptical", 4), population, survey)
     expected, _, _ = render(scene, survey, round(12 / survey.pixel_scale))
     total = expected.sum(dim=(-2, -1))
@@ -68,25 +77,27 @@ def test_aperture_photometry_gives_back_the_magnitudes(name):
 def test_lensing_magnifies_as_theory_says(lsst):
     """A small source behind a sphere is magnified 2 theta_E / beta in total, equally in all bands."""
     population = Population(
-        axis_ratio=(1.0, 1.0), shear=(0.0, 0.0), source_radius=(0.04, 0.05), source_index=(1.0, 1.0), einstein_radius=(0.9, 1.1)
-    )
+        axis_ratio=(1.0, 1.0), shear=(0.0, 0.0), source_radius=(0.04, 0.05), source_index=(0.5, 0.5), einstein_radius=(0.9, 1.1),
+        clumpy=0.0,
+    )  # fmt: skip
     scene = draw_scenes(row_seeds(0, "x", "y", 16), kinds_of("lens", 16), population, lsst)
     scene.offset = torch.linspace(0.3, 0.75, 16)
     _, arcs, magnification = render(scene, lsst, 60, oversample=10)
     _, mu = sis_images(scene.offset * scene.theta_e, scene.theta_e)
     assert torch.allclose(mu.abs().sum(-1), 2 / scene.offset, rtol=1e-4)
-    assert (magnification / mu.abs().sum(-1) - 1).abs().max() < 0.06
+    assert (magnification / mu.abs().sum(-1) - 1).abs().max() < 0.03  # the source has a size
     ratio = arcs.sum(dim=(-2, -1)) / scene.source_flux
     assert (ratio / ratio[:, :1] - 1).abs().max() < 0.01  # achromatic, but for the wings of the PSF
 
 
 def test_a_source_on_the_axis_makes_a_ring_at_the_einstein_radius(lsst):
-    population = Population(axis_ratio=(1.0, 1.0), shear=(0.0, 0.0), source_radius=(0.03, 0.03), source_index=(0.5, 0.5))
-    scene = draw_scenes(row_seeds(0, "x", "y", 8), kinds_of("lens", 8), population, lsst)
-    scene.offset = torch.zeros(8)
+    population = Population(
+        axis_ratio=(1.0, 1.0), shear=(0.0, 0.0), source_radius=(0.03, 0.03), source_index=(0.5, 0.5), clumpy=0.0
+    )
     sharp = Survey("sharp", 0.05, 1.0, 1.0, None, 0.0, {"i": lsst.bands["i"].__class__(755, 0.06, 28, 21, 100, 1)})
-    scene.lens_flux, scene.source_flux = scene.lens_flux[:, -1:], scene.source_flux[:, -1:]
     size = 140
+    scene = draw_scenes(row_seeds(0, "x", "y", 8), kinds_of("lens", 8), population, sharp, size)
+    scene.offset = torch.zeros(8)
     _, arcs, _ = render(scene, sharp, size)
     line = (torch.arange(size) - (size - 1) / 2) * 0.05
     r = torch.hypot(line[None, :, None] - scene.y[:, None, None], line[None, None, :] - scene.x[:, None, None])

@@ -1,8 +1,7 @@
-"""What is in the sky: lens galaxies, the sources behind them, and the things that are mistaken for lenses.
+"""What is in the sky: how lens galaxies, the sources behind them and what is mistaken for lenses are distributed.
 
-A scene is a row of numbers drawn from its own seed alone. The first numbers describe the foreground galaxy and the seeing,
-and do not depend on what else the cutout holds: a lens and a non-lens of one seed have the same galaxy, PSF and noise, so
-that no property of the galaxy tells the classes apart.
+Lenses and non-lenses are drawn from the same distributions: of the galaxy in the middle, of its neighbours, of the light of the
+source, of seeing and noise. Only what bends light, or only looks as if it did, differs.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -12,21 +11,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lensfind.survey import Survey, nanojansky
 from skyloom.errors import ConfigError, nearest
 from skyloom.run.seeds import derive, numpy_generator
 
-__all__ = ["KINDS", "LENS", "Population", "Scene", "draw_kinds", "draw_scenes", "row_seeds"]
+__all__ = ["KINDS", "LENS", "Population", "colour_magnitudes", "draw_kinds", "row_seeds"]
 
-KINDS = ("lens", "elliptical", "companions", "merger", "spiral", "ring", "projected")
+KINDS = ("lens", "elliptical", "companions", "merger", "spiral", "ring", "projected", "edge_on", "artefact")
 LENS = 0
-_NEGATIVES = {"elliptical": 0.15, "companions": 0.25, "merger": 0.1, "spiral": 0.15, "ring": 0.2, "projected": 0.15}
+_NEGATIVES = {
+    "elliptical": 0.1, "companions": 0.2, "merger": 0.1, "spiral": 0.15, "ring": 0.15, "projected": 0.15, "edge_on": 0.1,
+    "artefact": 0.05,
+}  # fmt: skip
 
 # Colours of an early type at z = 0.4 and of a star-forming galaxy at z = 1 to 2 against wavelength: differences to the i
-# band (755 nm), straight lines between the filters' wavelengths, level beyond y. Scatter is added per galaxy.
-_WAVELENGTHS = (485.0, 625.0, 755.0, 870.0, 970.0)  # nm: g, r, i, z, y
-_RED = (2.15, 0.65, 0.0, -0.3, -0.45)  # mag
-_BLUE = (0.5, 0.2, 0.0, -0.1, -0.15)  # mag
+# band (755 nm), straight lines between the filters' wavelengths, level beyond H. Scatter is added per galaxy.
+_WAVELENGTHS = (370.0, 485.0, 625.0, 755.0, 870.0, 970.0, 1250.0, 1650.0)  # nm: u, g, r, i, z, y, J, H
+RED = (3.9, 2.15, 0.65, 0.0, -0.3, -0.45, -0.75, -1.1)  # mag
+BLUE = (0.9, 0.5, 0.2, 0.0, -0.1, -0.15, -0.3, -0.5)  # mag
+STAR = (2.6, 1.3, 0.4, 0.0, -0.15, -0.25, -0.2, 0.0)  # mag, a K dwarf
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,24 @@ class Population:
     einstein_radius: tuple[float, float] = (0.8, 2.0)  # arcsec
     axis_ratio: tuple[float, float] = (0.5, 1.0)  # of the lens, mass and light alike
     shear: tuple[float, float] = (0.0, 0.1)
+    slope: tuple[float, float] = (2.0, 2.0)  # of the density r^-slope; 2 is isothermal, and faster
     source_offset: float = 0.8  # largest |beta| / theta_E of a lens, uniform over the disc
     lens_magnitude: float = 20.0  # at theta_E = 1 arcsec; follows theta_E as L ~ sigma^4 ~ theta_E^2 (Faber and Jackson 1976)
     lens_magnitude_scatter: float = 0.6  # mag, half range
     lens_radius: tuple[float, float] = (0.5, 1.2)  # half-light radius, arcsec
     lens_index: tuple[float, float] = (3.0, 5.0)  # Sersic
+    envelope: tuple[float, float] = (0.0, 0.3)  # share of the lens light in an exponential envelope, 2.2 times as wide
     source_magnitude: tuple[float, float] = (22.0, 24.5)  # before magnification; density rises linearly to the faint end
     source_radius: tuple[float, float] = (0.1, 0.5)  # half-light radius, arcsec
     source_index: tuple[float, float] = (0.5, 2.0)  # Sersic
+    clumpy: float = 0.3  # share of sources with star-forming clumps
+    clump_light: tuple[float, float] = (0.1, 0.4)  # share of a clumpy source's light that is in clumps
+    field_galaxies: float = 30.0  # per square arcmin, of 20 < i < 25, N ~ 10^(0.3 i)
+    field_stars: float = 3.0  # per square arcmin, of 19 < i < 24
+    artefacts: float = 0.02  # share of all cutouts with a cosmic ray, trail, bad column, bleeding star or ghost
     negatives: dict[str, float] = field(default_factory=lambda: dict(_NEGATIVES))  # shares among the non-lenses
+    stamps: str | None = None  # .npy or FITS cube [K, N, N] of source images to be lensed instead of Sersic profiles
+    stamp_size: float = 2.0  # arcsec, side of a stamp on the sky
 
     def __post_init__(self) -> None:
         for name in self.negatives:
@@ -52,42 +63,17 @@ class Population:
                 raise ConfigError(f"there is no kind of non-lens {name!r}.{nearest(name, KINDS[1:])}")
         if not self.negatives or min(self.negatives.values()) < 0 or sum(self.negatives.values()) <= 0:
             raise ConfigError(f"shares of non-lenses must be positive, not {self.negatives}.")
-        for name in ("einstein_radius", "axis_ratio", "lens_radius", "source_radius"):
+        for name in ("einstein_radius", "axis_ratio", "lens_radius", "source_radius", "lens_index", "source_index", "slope"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ConfigError(f"population.{name} must be 0 < low <= high, not {[low, high]}.")
+        if self.axis_ratio[1] > 1 or self.axis_ratio[0] < 0.2:
+            raise ConfigError(f"population.axis_ratio lies between 0.2 and 1, not at {list(self.axis_ratio)}.")
+        if not 1 < self.slope[0] <= self.slope[1] < 3:
+            raise ConfigError(f"population.slope lies between 1 and 3, not at {list(self.slope)}.")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-@dataclass
-class Scene:
-    """Columns [B] of numbers per cutout; fluxes [B, bands] in nJy."""
-
-    kind: Tensor
-    seeing: Tensor  # factor on the survey's PSF width
-    x: Tensor  # centre of the galaxy, arcsec
-    y: Tensor
-    theta_e: Tensor
-    q: Tensor
-    angle: Tensor  # radians
-    gamma1: Tensor
-    gamma2: Tensor
-    lens_radius: Tensor
-    lens_index: Tensor
-    source_radius: Tensor
-    source_index: Tensor
-    source_q: Tensor
-    source_angle: Tensor
-    offset: Tensor  # of the source from the galaxy, in units of theta_E
-    offset_angle: Tensor
-    spare: Tensor  # [B, 24] further uniform numbers, for what only non-lenses have
-    lens_flux: Tensor  # [B, bands]
-    source_flux: Tensor  # [B, bands], not magnified
-
-    def rows(self, index: Tensor) -> "Scene":
-        return Scene(**{name: value[index] for name, value in self.__dict__.items()})
 
 
 def row_seeds(seed: int, split: str, part: str, count: int) -> Tensor:
@@ -105,54 +91,8 @@ def draw_kinds(seed: int, split: str, part: str, count: int, lens_share: float, 
     return torch.from_numpy(np.where(u[:, 0] < lens_share, LENS, negative))
 
 
-def _uniforms(seeds: Tensor, count: int) -> Tensor:
-    generator = torch.Generator()
-    draw = [torch.rand(count, generator=generator.manual_seed(int(seed)), dtype=torch.float64) for seed in seeds]
-    return torch.stack(draw)
-
-
-def _magnitudes(i_magnitude: Tensor, colour: tuple[float, ...], scatter: Tensor, wavelengths: Tensor) -> Tensor:
-    """[B, bands] from the i magnitude [B], a colour curve, and a tilt [B] in mag per 100 nm."""
-    curve = torch.from_numpy(np.interp(wavelengths.numpy(), _WAVELENGTHS, colour))
-    return i_magnitude[:, None] + curve + scatter[:, None] * (755.0 - wavelengths) / 100
-
-
-def draw_scenes(seeds: Tensor, kinds: Tensor, population: Population, survey: Survey) -> Scene:
-    """Scenes [B] from their seeds; row i depends on `seeds[i]` alone, and only its extras on `kinds[i]`.
-
-    Drawn in double precision and then rounded, so that no difference between vector and scalar arithmetic reaches a row.
-    """
-    u = iter(_uniforms(seeds, 48).T)
-
-    def between(low: float, high: float) -> Tensor:
-        return low + (high - low) * next(u)
-
-    p = population
-    wavelengths = survey.column("wavelength")
-    theta_e = between(*p.einstein_radius)
-    lens_i = p.lens_magnitude - 5 * torch.log10(theta_e) + between(-1, 1) * p.lens_magnitude_scatter
-    faint, bright = p.source_magnitude[1], p.source_magnitude[0]
-    source_i = bright + (faint - bright) * torch.sqrt(next(u))
-    shear, shear_angle = between(*p.shear), between(0, 2 * torch.pi)
-    columns = {
-        "theta_e": theta_e,
-        "lens_flux": nanojansky(_magnitudes(lens_i, _RED, between(-0.1, 0.1), wavelengths)),
-        "source_flux": nanojansky(_magnitudes(source_i, _BLUE, between(-0.1, 0.15), wavelengths)),
-        "gamma1": shear * torch.cos(shear_angle),
-        "gamma2": shear * torch.sin(shear_angle),
-        "seeing": between(1 - survey.seeing_scatter, 1 + survey.seeing_scatter),
-        "x": between(-0.5, 0.5) * survey.pixel_scale,
-        "y": between(-0.5, 0.5) * survey.pixel_scale,
-        "q": between(*p.axis_ratio),
-        "angle": between(0, torch.pi),
-        "lens_radius": between(*p.lens_radius),
-        "lens_index": between(*p.lens_index),
-        "source_radius": between(*p.source_radius),
-        "source_index": between(*p.source_index),
-        "source_q": between(0.4, 1.0),
-        "source_angle": between(0, torch.pi),
-        "offset": p.source_offset * torch.sqrt(next(u)),
-        "offset_angle": between(0, 2 * torch.pi),
-        "spare": torch.stack([next(u) for _ in range(24)], dim=1),
-    }
-    return Scene(kind=kinds, **{name: values.float() for name, values in columns.items()})
+def colour_magnitudes(i_magnitude: Tensor, colour: tuple[float, ...], tilt: Tensor, wavelengths: Tensor) -> Tensor:
+    """[B, bands] from the i magnitude [B], a colour curve, and a tilt [B] in mag per 100 nm (level beyond 1000 nm)."""
+    curve = torch.from_numpy(np.interp(wavelengths.cpu().numpy(), _WAVELENGTHS, colour)).to(i_magnitude)
+    blueward = ((755.0 - wavelengths.clamp(max=1000.0)) / 100).to(i_magnitude)
+    return i_magnitude[:, None] + curve + tilt[:, None] * blueward

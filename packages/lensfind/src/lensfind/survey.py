@@ -29,6 +29,9 @@ class Band:
     sky: float  # AB magnitude per square arcsec
     exposure: float  # total, seconds
     exposures: int  # read-outs in the total
+    depth: float | None = None  # AB magnitude of a point source at 5 sigma, as published; only to check the others by
+    psf_file: str | None = None  # FITS image of the PSF, instead of the analytic one
+    psf_pixel: float | None = None  # arcsec per pixel of that image; by default that of the survey
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Survey:
     moffat_beta: float | None  # wings of the PSF; None is a Gaussian
     seeing_scatter: float  # relative half range of the PSF width from cutout to cutout
     bands: dict[str, Band]
+    psf_has_pixel: bool = False  # whether the files hold the effective PSF, in which the pixel is included
 
     @classmethod
     def of(cls, bands: Mapping[str, Mapping[str, Any]], use: list[str] | None = None, **camera: Any) -> "Survey":
@@ -74,6 +78,11 @@ class Survey:
     def read_variance(self) -> Tensor:
         """Read noise of all read-outs together, electrons squared per pixel: [bands]."""
         return self.column("exposures") * self.read_noise**2
+
+    def noise_terms(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+        """Sky electrons, read variance (electrons squared) and electrons per nJy of a pixel: [bands, 1, 1] each."""
+        sky, read, gain = (v[:, None, None].to(device) for v in (self.sky_electrons(), self.read_variance(), self.electrons()))
+        return sky, read, gain
 
     def sky_sigma(self) -> Tensor:
         """Standard deviation of an empty pixel in nJy: [bands]."""
