@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from skyloom.flows.bases import Base
-from skyloom.flows.bound import Step
+from skyloom.flows.bound import Given, Step, first_layer
 from skyloom.flows.conditioner import REACH, activate
 from skyloom.flows.density import Flow
 from skyloom.flows.mixing import LearnedRotation, Permutation, Rotation
@@ -114,26 +114,25 @@ class Autoregressive(Step):
         return [layer for layer in self.network if isinstance(layer, nn.Linear)]
 
     def of_context(self) -> tuple[Tensor, Tensor]:
+        weight, bias = self._first()
+        return weight[:, self.features :], bias
+
+    def _first(self) -> tuple[Tensor, Tensor]:
+        """Weights and biases of the first layer; a constant context is a part of the bias."""
         first = self._layers()[0]
-        weight = (first.weight * first.mask)[:, self.features :]
+        weight = first.weight * first.mask
         if self.constant:
-            return weight[:, :0], first.bias + weight[:, 0]
+            return weight[:, : self.features], first.bias + weight[:, self.features]
         return weight, first.bias
 
     # ------------------------------------------------------------------ from data to latent: one pass
 
-    def forward(self, y: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert part is not None
-        layers = self._layers()
-        flat = y.reshape(self.features, -1).clamp(-REACH, REACH)
-        hidden = torch.mm((layers[0].weight * layers[0].mask)[:, : self.features], flat).view(-1, *y.shape[1:])
-        hidden = hidden + part if torch.is_grad_enabled() else hidden.add_(part)
-        hidden = hidden.view(len(hidden), -1)
-        for layer in layers[1:]:
+    def forward(self, y: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
+        hidden = first_layer(y.clamp(-REACH, REACH), given, *self._first())
+        for layer in self._layers()[1:]:
             hidden = self._alive(hidden)
             hidden = torch.addmm(layer.bias.unsqueeze(1), layer.weight * layer.mask, hidden)
-        z, ladj = self.univariate.forward(y, self._raw(hidden, y))
-        return z, ladj.sum(0)
+        return self.univariate.forward(y, self._raw(hidden, y))
 
     def _alive(self, hidden: Tensor) -> Tensor:
         hidden = activate(self.activation, hidden)
@@ -157,21 +156,29 @@ class Autoregressive(Step):
         for k, order in enumerate(orders):
             self.register_buffer(f"order_{k}", order, persistent=False)
 
+    def _of(self, given: Given) -> Tensor:
+        """`W_c c + b` `[H, ...]`."""
+        if given.ready:
+            return given.value
+        weight, bias = self.of_context()
+        return torch.addmm(bias.unsqueeze(1), weight, given.value.flatten(1)).view(-1, *given.value.shape[1:])
+
     def _in_order(self) -> list[tuple[Tensor, Tensor]]:
         """Weights and biases, rows and columns in the order of the plan; of the first layer only what meets the coordinates."""
         layers = self._layers()
         out = []
         for k, layer in enumerate(layers):
             rows, columns = getattr(self, f"order_{k + 1}"), getattr(self, f"order_{k}")
-            out.append(((layer.weight * layer.mask)[rows][:, columns], layer.bias[rows]))
+            weight, bias = self._first() if k == 0 else (layer.weight * layer.mask, layer.bias)
+            out.append((weight[rows][:, columns], bias[rows]))
         return out
 
-    def inverse(self, z: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert part is not None
-        weights, shape = self._in_order(), z.shape[1:]
-        zs, first = z[self.order_0], part[self.order_1]
+    def inverse(self, z: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
+        weights = self._in_order()
+        zs = z.index_select(0, self.order_0)
+        given = None if given is None else Given(self._of(given).index_select(0, self.order_1), True)
         memory = [_Rows(len(self.group), z)] + [_Rows(len(b), z) for _, b in weights[:-1]]
-        ladj = torch.zeros_like(z[0])
+        ladj = []
         for p in range(self.passes):
             for k, (weight, bias) in enumerate(weights[:-1]):
                 low, high = self._ready[k + 1][p], self._ready[k + 1][p + 1]
@@ -180,8 +187,9 @@ class Autoregressive(Step):
                 known = self._ready[k][p] if k == 0 else self._ready[k][p + 1]
                 seen = memory[k].first(known)
                 if k == 0:
-                    hidden = torch.mm(weight[low:high, :known], seen.clamp(-REACH, REACH)).view(-1, *shape)
-                    hidden = (hidden + first[low:high]).view(high - low, -1)
+                    part = None if given is None else Given(given.value[low:high], True)
+                    columns = seen.clamp(-REACH, REACH).view(known, *z.shape[1:])
+                    hidden = first_layer(columns, part, weight[low:high, :known], bias[low:high])
                 else:
                     hidden = torch.addmm(bias[low:high].unsqueeze(1), weight[low:high, :known], seen)
                 memory[k + 1].add(self._alive(hidden))
@@ -192,9 +200,9 @@ class Autoregressive(Step):
             raw = torch.addmm(bias[rows].unsqueeze(1), weight[rows, :known], memory[-1].first(known))
             y, part_ladj = self.univariate.inverse(zs[low:high], self._raw(raw, zs[low:high]))
             memory[0].add(y.reshape(high - low, -1))
-            ladj = ladj + part_ladj.sum(0)
+            ladj.append(part_ladj)
         back = torch.argsort(self.order_0)
-        return memory[0].first(self.features).view_as(z)[back], ladj
+        return memory[0].first(self.features).view_as(z).index_select(0, back), torch.cat(ladj)
 
 
 def _counts(ready: Tensor, passes: int) -> list[int]:

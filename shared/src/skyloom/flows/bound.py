@@ -1,53 +1,78 @@
 """A stack of invertible layers at a given context: what `flow(context).transform` is.
 
 Inside, vectors lie features first, `[D, draws, objects]`: the small matrices of the layers then meet long contiguous rows,
-which on a CPU is two to four times faster than rows of six numbers. What a layer's first linear map makes of the context is
-computed once for each object, `W_c c + b` `[H, 1, objects]`, and shared by all of its draws; that of all layers in one matrix
-product.
+which on a CPU is two to four times faster than rows of six numbers. Where an object has several draws, what the first linear
+map of each layer makes of its context is computed once, `W_c c + b` `[H, 1, objects]`, and shared by all of them; that of all
+layers in one matrix product.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
-__all__ = ["ROWS_AT_ONCE", "Bound", "Step", "run"]
+__all__ = ["ROWS_AT_ONCE", "Bound", "Given", "Step", "run"]
 
-ROWS_AT_ONCE = 16_384  # rows through all layers together where no gradient is kept: their hidden units then stay in the cache
-FEW_OBJECTS = 128  # below, the draws of an object lie next to each other; above, the objects do
+ROWS_AT_ONCE = 2048  # rows through all layers together where no gradient is kept: their hidden units then stay in the cache
+MANY_DRAWS = 256  # from here on the draws of an object lie next to each other; below, the objects do
 LARGEST = 1e9  # coordinates beyond, in the flow's own units, are read as this: squares, products and gradients stay finite
 
 
+class Given(NamedTuple):
+    """What a layer knows of the context: the context itself `[C, ...]`, or `ready` made `W_c c + b` `[P, ...]`."""
+
+    value: Tensor
+    ready: bool
+
+
 class Step(nn.Module):
-    """One invertible layer `y -> z` of vectors that lie features first, `[D, ...]`; `part` is what it knows of the context."""
+    """One invertible layer `y -> z` of vectors that lie features first, `[D, ...]`."""
 
     largest = LARGEST  # coordinates that it can take, where it is the first
 
     def of_context(self) -> tuple[Tensor, Tensor] | None:
-        """Weights `[P, C]` and biases `[P]` whose `W c + b` is the `part` of `forward` and `inverse`; None for none."""
+        """Weights `[P, C]` and biases `[P]` of all that is linear in the context; None where there is nothing."""
         return None
 
-    def forward(self, y: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`z` and `ln |det dz/dy|` (the shape of `y` without its first axis)."""
+    def forward(self, y: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
+        """`z`, and rows `[m, ...]` whose sum over the first axis is `ln |det dz/dy|` (None for zero)."""
         raise NotImplementedError
 
-    def inverse(self, z: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        """`y` and, as in `forward`, `ln |det dz/dy|`."""
+    def inverse(self, z: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
+        """`y` and, as in `forward`, rows of `ln |det dz/dy|`."""
         raise NotImplementedError
 
 
-def run(steps: Sequence[Step], parts: Sequence[Tensor | None], y: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+def first_layer(y: Tensor, given: Given | None, weight: Tensor, bias: Tensor) -> Tensor:
+    """`W [y, c] + b` `[H, rows]` of coordinates `y` `[d, ...]` and a context that may be ready made and shared by many rows."""
+    flat = y.reshape(len(y), y.shape[1:].numel())
+    if given is None:
+        return torch.addmm(bias.unsqueeze(1), weight, flat)
+    value = given.value
+    if not given.ready:
+        return torch.addmm(bias.unsqueeze(1), weight, torch.cat([flat, value.expand(-1, *y.shape[1:]).reshape(len(value), -1)]))
+    weight = weight[:, : len(y)]
+    if value[0].numel() == 1:  # one object: its part is one more column of the matrix, and costs no pass over the rows
+        ones = flat.new_ones(1, flat.shape[1])
+        return torch.mm(torch.cat([weight, value.reshape(-1, 1).to(weight.dtype)], 1), torch.cat([flat, ones]))
+    hidden = torch.mm(weight, flat).view(-1, *y.shape[1:])
+    return (hidden + value if torch.is_grad_enabled() else hidden.add_(value)).reshape(len(hidden), -1)
+
+
+def run(steps: Sequence[Step], givens: Sequence[Given | None], y: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
     """`y` `[D, ...]` through all steps (or `z` back), and `ln |det dz/dy|`."""
-    total = torch.zeros_like(y[0])
-    pairs = list(zip(steps, parts, strict=True))
-    for step, part in reversed(pairs) if inverse else pairs:
-        y, ladj = step.inverse(y, part) if inverse else step(y, part)
-        total = total + ladj
-    return y, total
+    ladj = []
+    pairs = list(zip(steps, givens, strict=True))
+    for step, given in reversed(pairs) if inverse else pairs:
+        y, rows = step.inverse(y, given) if inverse else step(y, given)
+        if rows is not None:
+            ladj.append(rows)
+    return y, torch.cat(ladj).sum(0) if ladj else torch.zeros_like(y[0])
 
 
 class Bound(Transform):
@@ -67,7 +92,7 @@ class Bound(Transform):
         super().__init__()
         self.steps, self.contexts, self.runner = list(steps), list(contexts), runner
         self.batch = next((tuple(c.shape[:-1]) for c in self.contexts if c is not None), ())
-        self._kept: list[Tensor | None] | None = None
+        self._kept: list[Given | None] | None = None
 
     def before(self, steps: Sequence[Step], context: Tensor | None) -> Bound:
         """The transform that applies `steps` first, then these."""
@@ -107,24 +132,25 @@ class Bound(Transform):
             objects = math.prod(shape)
         draws = math.prod(shape) // max(objects, 1)
         rows = y.expand(*shape, y.shape[-1]).reshape(draws, objects, y.shape[-1])
-        swap = draws > objects and objects < FEW_OBJECTS
+        swap = draws >= MANY_DRAWS
         columns = rows.permute(2, 1, 0) if swap else rows.permute(2, 0, 1)
-        parts = self._parts(contexts)
+        givens = self._raw(contexts) if draws == 1 and self._kept is None else self._ready(contexts)
         if swap:
-            parts = [p if p is None else p.transpose(1, 2) for p in parts]
-        z, ladj = self._in_chunks(columns, parts, inverse)
+            givens = [g if g is None else Given(g.value.transpose(1, 2), g.ready) for g in givens]
+        z, ladj = self._in_chunks(columns, givens, inverse)
         if swap:
             z, ladj = z.transpose(1, 2), ladj.T
         return z.permute(1, 2, 0).reshape(*shape, -1), ladj.reshape(shape)
 
-    def _in_chunks(self, y: Tensor, parts: list[Tensor | None], inverse: bool) -> tuple[Tensor, Tensor]:
+    def _in_chunks(self, y: Tensor, givens: list[Given | None], inverse: bool) -> tuple[Tensor, Tensor]:
         whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or y[0].numel() <= ROWS_AT_ONCE
         if whole:
-            return self.runner(self.steps, parts, y.contiguous(), inverse)
+            return self.runner(self.steps, givens, y.contiguous(), inverse)
         out, total = torch.empty_like(y, memory_format=torch.contiguous_format), y.new_empty(y.shape[1:])
         for outer, inner in _tiles(y.shape[1], y.shape[2]):
-            few = [p if p is None else _slice(p, outer, inner) for p in parts]
-            out[:, outer, inner], total[outer, inner] = self.runner(self.steps, few, y[:, outer, inner].contiguous(), inverse)
+            few = [g if g is None else Given(_slice(g.value, outer, inner), g.ready) for g in givens]
+            part = y[:, outer, inner].contiguous()
+            out[:, outer, inner], total[outer, inner] = self.runner(self.steps, few, part, inverse)
         return out, total
 
     # ------------------------------------------------------------------ the context's part
@@ -133,29 +159,32 @@ class Bound(Transform):
         """The same, with the context's part computed now, once, and no gradient to the weights through it."""
         other = Bound(self.steps, self.contexts, self.runner)
         with torch.no_grad():
-            other._kept = self._parts(self.contexts)
+            other._kept = self._ready(self.contexts)
         return other
 
-    def _parts(self, contexts: Sequence[Tensor | None]) -> list[Tensor | None]:
+    def _raw(self, contexts: Sequence[Tensor | None]) -> list[Given | None]:
+        """For each step the context `[C, 1, objects]`."""
+        columns = {id(c): Given(c.reshape(-1, c.shape[-1]).T.unsqueeze(1), False) for c in contexts if c is not None}
+        return [None if c is None else columns[id(c)] for c in contexts]
+
+    def _ready(self, contexts: Sequence[Tensor | None]) -> list[Given | None]:
         """For each step `W c + b` `[P, 1, objects]`."""
         if self._kept is not None and contexts is self.contexts:
             return self._kept
-        parts: list[Tensor | None] = [None] * len(self.steps)
+        givens: list[Given | None] = [None] * len(self.steps)
         for members, context in _runs(contexts):  # in full precision: it is little work, and all draws share it
-            maps = [(k, found) for k in members if (found := self.steps[k].of_context()) is not None]
-            if not maps:
+            maps = [(k, found) for k in members if context is not None and (found := self.steps[k].of_context()) is not None]
+            if not maps or context is None:
                 continue
-            bias = torch.cat([b for _, (_, b) in maps]).unsqueeze(1)
-            if context is not None and maps[0][1][0].shape[1]:
-                weight = torch.cat([w for _, (w, _) in maps])
-                with torch.autocast(weight.device.type, enabled=False):
-                    bias = torch.addmm(bias, weight, context.reshape(-1, context.shape[-1]).to(weight.dtype).T)
-            pieces = bias.unsqueeze(1).split([len(b) for _, (_, b) in maps])
+            weight, bias = torch.cat([w for _, (w, _) in maps]), torch.cat([b for _, (_, b) in maps]).unsqueeze(1)
+            with torch.autocast(weight.device.type, enabled=False):
+                part = torch.addmm(bias, weight, context.reshape(-1, context.shape[-1]).to(weight.dtype).T)
+            pieces = part.unsqueeze(1).split([len(b) for _, (_, b) in maps])
             for (k, _), piece in zip(maps, pieces, strict=True):
-                parts[k] = piece
+                givens[k] = Given(piece, True)
         if not torch.is_grad_enabled() and contexts is self.contexts and not torch.compiler.is_compiling():
-            self._kept = parts
-        return parts
+            self._kept = givens
+        return givens
 
 
 def _runs(contexts: Sequence[Tensor | None]) -> Iterator[tuple[list[int], Tensor | None]]:

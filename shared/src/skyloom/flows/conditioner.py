@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from skyloom.flows.bound import Given, first_layer
+
 __all__ = ["ACTIVATIONS", "REACH", "Conditioner", "activate"]
 
 ACTIVATIONS = {"relu": torch.relu, "elu": nn.functional.elu, "silu": nn.functional.silu, "tanh": torch.tanh}
@@ -74,15 +76,12 @@ class Conditioner(nn.Module):
         hidden = activate(self.activation, hidden)
         return nn.functional.dropout(hidden, self.dropout) if self.dropout and self.training else hidden
 
-    def columns(self, y: Tensor, part: Tensor) -> Tensor:
-        """Of columns `[inputs, ...]`, given `W_c c + b` `[H, ...]`: the outputs `[outputs, ...]` in the dtype of `y`."""
-        rows = y.shape[1:]
-        flat = y.reshape(self.inputs, -1).clamp(-REACH, REACH)
-        hidden = torch.mm(self.layers[0].weight[:, : self.inputs], flat).view(-1, *rows)
-        hidden = hidden + part if torch.is_grad_enabled() else hidden.add_(part)
-        hidden = self._alive(hidden).view(len(hidden), -1)
+    def columns(self, y: Tensor, given: Given | None) -> Tensor:
+        """Of columns `[inputs, ...]` at a context: the outputs `[outputs, ...]`, in the dtype of `y`."""
+        first = self.layers[0]
+        hidden = self._alive(first_layer(y.clamp(-REACH, REACH), given, first.weight, first.bias))
         for layer in self.layers[1:-1]:
             hidden = self._alive(torch.addmm(layer.bias.unsqueeze(1), layer.weight, hidden))
         last = self.layers[-1]
         hidden = torch.addmm(last.bias.unsqueeze(1), last.weight, hidden)
-        return hidden.to(y.dtype).view(-1, *rows)
+        return hidden.to(y.dtype).view(-1, *y.shape[1:])

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from skyloom.flows.bases import Base
-from skyloom.flows.bound import Step
+from skyloom.flows.bound import Given, Step
 from skyloom.flows.conditioner import Conditioner
 from skyloom.flows.density import Flow
 from skyloom.flows.mixing import ActNorm, LearnedRotation, Permutation, Rotation
@@ -115,30 +115,34 @@ class AffineCoupling(Step):
         weights, biases = zip(self.block.subnet1.of_context(), self.block.subnet2.of_context(), strict=True)
         return torch.cat(weights), torch.cat(biases)
 
-    def _stretch_and_shift(self, subnet: Conditioner, y: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
-        a = subnet.columns(y, part)
-        s, t = a.chunk(2)
-        return self.block.clamp * self.block.f_clamp(s), t
+    def _halves(self, given: Given | None) -> tuple[Given | None, Given | None]:
+        """What each of the two subnets knows of the context."""
+        if given is None or not given.ready:
+            return given, given
+        first, second = given.value.chunk(2)
+        return Given(first, True), Given(second, True)
 
-    def forward(self, y: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert part is not None
-        first, second = part.chunk(2)
+    def _stretch_and_shift(self, subnet: Conditioner, y: Tensor, given: Given | None) -> tuple[Tensor, Tensor]:
+        s, t = subnet.columns(y, given).chunk(2)
+        return torch.atan(s) * (0.636 * self.block.clamp), t
+
+    def forward(self, y: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
+        first, second = self._halves(given)
         y1, y2 = y.split([self.block.split_len1, self.block.split_len2])
         s2, t2 = self._stretch_and_shift(self.block.subnet2, y2, second)
-        u1 = y1 * s2.exp() + t2
+        u1 = torch.addcmul(t2, y1, s2.exp())
         s1, t1 = self._stretch_and_shift(self.block.subnet1, u1, first)
-        u2 = y2 * s1.exp() + t1
-        return torch.cat([u1, u2]), s1.sum(0) + s2.sum(0)
+        u2 = torch.addcmul(t1, y2, s1.exp())
+        return torch.cat([u1, u2]), torch.cat([s2, s1])
 
-    def inverse(self, z: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert part is not None
-        first, second = part.chunk(2)
+    def inverse(self, z: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
+        first, second = self._halves(given)
         u1, u2 = z.split([self.block.split_len1, self.block.split_len2])
         s1, t1 = self._stretch_and_shift(self.block.subnet1, u1, first)
         y2 = (u2 - t1) * (-s1).exp()
         s2, t2 = self._stretch_and_shift(self.block.subnet2, y2, second)
         y1 = (u1 - t2) * (-s2).exp()
-        return torch.cat([y1, y2]), s1.sum(0) + s2.sum(0)
+        return torch.cat([y1, y2]), torch.cat([s2, s1])
 
 
 def _subnet(inputs: int, outputs: int, context: int, **rest: Any) -> Conditioner:

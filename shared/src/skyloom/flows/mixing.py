@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skyloom.flows.bound import Step
+from skyloom.flows.bound import Given, Step
 
 __all__ = ["ActNorm", "LearnedRotation", "Permutation", "Rotation"]
 
@@ -23,11 +23,11 @@ class Permutation(Step):
         self.register_buffer("order", torch.as_tensor(order), persistent=False)
         self.register_buffer("back", torch.as_tensor(np.argsort(order)), persistent=False)
 
-    def forward(self, y: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        return y[self.order], torch.zeros_like(y[0])
+    def forward(self, y: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
+        return y.index_select(0, self.order), None
 
-    def inverse(self, z: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        return z[self.back], torch.zeros_like(z[0])
+    def inverse(self, z: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
+        return z.index_select(0, self.back), None
 
 
 class Rotation(Step):
@@ -55,11 +55,11 @@ class Rotation(Step):
     def rotation(self, like: Tensor) -> Tensor:
         return self.matrix.to(like.dtype)
 
-    def forward(self, y: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        return _times(self.rotation(y), y), torch.zeros_like(y[0])
+    def forward(self, y: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
+        return _times(self.rotation(y), y), None
 
-    def inverse(self, z: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        return _times(self.rotation(z).T, z), torch.zeros_like(z[0])
+    def inverse(self, z: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
+        return _times(self.rotation(z).T, z), None
 
 
 class LearnedRotation(Rotation):
@@ -104,15 +104,15 @@ class ActNorm(Step):
         self.log_scale.copy_(torch.where(deviation > 1e-6, -deviation.clamp(min=1e-6).log(), torch.zeros_like(deviation)))
         self.started.fill_(True)
 
-    def forward(self, y: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, y: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
         if self.training and not torch.compiler.is_compiling() and not bool(self.started):
             self._start(y)
         scale = self.log_scale.clamp(-10, 10)
-        return (y + _column(self.shift, y)) * _column(scale.exp(), y), scale.sum().to(y.dtype).expand(y.shape[1:])
+        return (y + _column(self.shift, y)) * _column(scale.exp(), y), scale.sum().to(y.dtype).expand(1, *y.shape[1:])
 
-    def inverse(self, z: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
         scale = self.log_scale.clamp(-10, 10)
-        return z * _column((-scale).exp(), z) - _column(self.shift, z), scale.sum().to(z.dtype).expand(z.shape[1:])
+        return z * _column((-scale).exp(), z) - _column(self.shift, z), scale.sum().to(z.dtype).expand(1, *z.shape[1:])
 
 
 def _column(values: Tensor, like: Tensor) -> Tensor:

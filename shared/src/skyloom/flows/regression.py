@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from zuko.lazy import LazyDistribution
 
-from skyloom.flows.bound import Step
+from skyloom.flows.bound import Given, Step
 from skyloom.flows.density import Flow, FlowDistribution
 
 __all__ = ["AroundRegression"]
@@ -55,17 +55,24 @@ class Residual(Step):
     def of_context(self) -> tuple[Tensor, Tensor]:
         return self.coefficients.T, self.intercept
 
-    def _ladj(self, like: Tensor) -> Tensor:
-        return -self.scale.diagonal().log().sum().to(like.dtype).expand(like.shape[1:])
+    def _mean(self, given: Given | None) -> Tensor:
+        assert given is not None
+        if given.ready:
+            return given.value
+        with torch.autocast(given.value.device.type, enabled=False):
+            flat = given.value.reshape(len(given.value), -1).to(self.intercept.dtype)
+            mean = torch.addmm(self.intercept.unsqueeze(1), self.coefficients.T, flat)
+        return mean.view(-1, *given.value.shape[1:])
 
-    def forward(self, y: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert part is not None
-        residual = (y - part.to(y.dtype)).reshape(len(y), -1)
+    def _ladj(self, like: Tensor) -> Tensor:
+        return -self.scale.diagonal().log().sum().to(like.dtype).expand(1, *like.shape[1:])
+
+    def forward(self, y: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
+        residual = (y - self._mean(given).to(y.dtype)).reshape(len(y), -1)
         u = torch.linalg.solve_triangular(self.scale.to(y.dtype), residual, upper=False).view_as(y)
         return u, self._ladj(y)
 
-    def inverse(self, z: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
-        assert part is not None
+    def inverse(self, z: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
         with torch.autocast(z.device.type, enabled=False):
             spread = torch.mm(self.scale.to(z.dtype), z.reshape(len(z), -1)).view_as(z)
-        return spread + part.to(z.dtype), self._ladj(z)
+        return spread + self._mean(given).to(z.dtype), self._ladj(z)

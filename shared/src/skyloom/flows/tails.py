@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from skyloom.errors import DataError
-from skyloom.flows.bound import Step
+from skyloom.flows.bound import Given, Step
 
 __all__ = ["TailTransform", "hill"]
 
@@ -70,21 +70,21 @@ class TailTransform(Step):
         log_scale = self.log_scale.clamp(-15, 15).view(-1, *ones).to(like.dtype)
         return lower, upper, location, log_scale
 
-    def forward(self, y: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, y: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
         lower, upper, location, log_scale = self._settings(y)
         u = (y - location) * torch.exp(-log_scale)
         shape = torch.where(u < 0, lower, upper)
         level = torch.log1p(shape * u.abs().clamp(max=1e30)) / shape  # L
         size = half_normal_quantile(level)
-        return torch.copysign(size, u), -(log_scale + shape * level + log_hazard(size)).sum(0)
+        return torch.copysign(size, u), -(log_scale + shape * level + log_hazard(size))
 
-    def inverse(self, z: Tensor, part: Tensor | None) -> tuple[Tensor, Tensor]:
+    def inverse(self, z: Tensor, given: Given | None) -> tuple[Tensor, Tensor | None]:
         lower, upper, location, log_scale = self._settings(z)
         shape = torch.where(z < 0, lower, upper)
         size = z.abs().clamp(max=1e3)
         grown = (shape * log_inverse_survival(size)).clamp(max=FARTHEST)
         y = location + torch.copysign(torch.exp(log_scale) * torch.expm1(grown) / shape, z)
-        return y, -(log_scale + grown + log_hazard(size)).sum(0)
+        return y, -(log_scale + grown + log_hazard(size))
 
 
 def log_inverse_survival(size: Tensor) -> Tensor:
