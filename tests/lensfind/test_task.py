@@ -8,7 +8,7 @@ import torch
 
 from lensfind.models import ConditionedResNet, LightTransformer, RadiusHead
 from lensfind.models import finder as finder_of
-from lensfind.task import LensFinder, bernoulli_divergence
+from lensfind.task import LensFinder, arcsinh, bernoulli_divergence
 from skyloom.backbones import image_encoder
 from skyloom.errors import ConfigError, DataError
 from skyloom.pu import nnpu, pn
@@ -207,6 +207,15 @@ def test_colours_beside_the_image_and_their_soft_prior(small):
         made(small, colour_prior=True)
     with pytest.raises(ConfigError, match="finder"):
         made(small, VIT, arc_colours=True)
+
+
+def test_the_stretch_is_the_inverse_hyperbolic_sine():
+    x = torch.cat([torch.linspace(-5, 5, 2001), torch.tensor([-1e6, -1e-6, 0.0, 1e-6, 1e6, 3e4])])
+    assert torch.allclose(arcsinh(x), torch.asinh(x.double()).float(), atol=1e-6, rtol=1e-6)
+    assert torch.allclose(arcsinh(x), -arcsinh(-x))
+    x = torch.linspace(-3, 3, 500, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(arcsinh(x).sum(), x)
+    assert torch.allclose(gradient, 1 / torch.sqrt(1 + x.detach() ** 2))
 
 
 def test_a_wrong_class_prior_shifts_learning_and_logits_alike(small):
