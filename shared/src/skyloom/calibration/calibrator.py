@@ -73,9 +73,9 @@ class Calibrator:
         raise NotImplementedError
 
     def probability(self, logits: ArrayLike) -> Array:
-        """Calibrated probabilities: [n] of the positive class, or [n, classes]."""
+        """Calibrated probabilities: of the positive class, or [n, classes] of logits that are [n, classes]."""
         z = self(logits)
-        return expit(z) if z.ndim == 1 else softmax(z, axis=1)
+        return softmax(z, axis=1) if z.ndim == 2 else np.asarray(expit(z))
 
     def at_prevalence(self, target: float, source: float | None = None) -> "Shifted":
         """The same calibrator for a population whose share of positives is `target`, instead of that of the rows it was

@@ -18,6 +18,7 @@ from skyloom.plots.curves import (
     learning_curves,
     smoothed,
 )
+from skyloom.plots.scores import draw_budget, draw_labelling_curves, draw_reliability, draw_risk_coverage, draw_roc
 from skyloom.plots.style import COLUMN, PAGE, PALETTE, Figure, panels, save, style
 
 __all__ = [
@@ -29,8 +30,13 @@ __all__ = [
     "band",
     "by_metric",
     "draw_bands",
+    "draw_budget",
+    "draw_labelling_curves",
     "draw_learning_curves",
     "draw_metric",
+    "draw_reliability",
+    "draw_risk_coverage",
+    "draw_roc",
     "learning_curves",
     "panels",
     "save",

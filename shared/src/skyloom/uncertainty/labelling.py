@@ -39,13 +39,17 @@ class LabellingCurve:
 def bootstrap_members(
     estimator: Any, members: int = 10
 ) -> Callable[[NDArray[Any], NDArray[Any], np.random.Generator], Members]:
-    """A way to fit an ensemble: clones of a scikit-learn classifier on bootstrap resamples within each class."""
+    """A way to fit an ensemble: clones of a scikit-learn classifier on bootstrap resamples within each class, each
+    with a random state of its own from `rng`."""
 
     def fit(x: NDArray[Any], y: NDArray[Any], rng: np.random.Generator) -> Members:
         fitted = []
         for _ in range(members):
             rows = np.concatenate([rng.choice(np.flatnonzero(y == c), (y == c).sum()) for c in np.unique(y)])
-            fitted.append(clone(estimator).fit(x[rows], y[rows]))
+            member = clone(estimator)
+            if "random_state" in member.get_params():
+                member.set_params(random_state=int(rng.integers(2**31)))
+            fitted.append(member.fit(x[rows], y[rows]))
 
         def logits(features: NDArray[Any]) -> Array:
             return np.stack([logit(np.clip(f.predict_proba(features)[:, 1], 1e-9, 1 - 1e-9)) for f in fitted])
