@@ -127,14 +127,14 @@ def test_any_estimator_with_weights():
 def test_two_samples_predict_for_the_unlabeled_population():
     rng = np.random.default_rng(0)
     y = rng.random(8000) < 0.2
-    u, p = rng.normal(8.0 * y)[:, None], rng.normal(8.0, size=(1500, 1))
+    u, p = rng.normal(2.5 * y)[:, None], rng.normal(2.5, size=(1500, 1))
     x, s = np.concatenate([p, u]), np.arange(9500) < 1500
     c = 1500 / (1500 + 0.2 * 8000)
     two = ElkanNoto(TREE, method=c, setting="two_samples").fit(x, s)
     one = ElkanNoto(TREE, method=c).fit(x, s)
     assert two.prior_ == pytest.approx(0.2, abs=1e-9)
     assert two.predict_proba(u)[:, 1].mean() == pytest.approx(0.2, abs=0.02)
-    assert one.predict_proba(u)[:, 1].mean() > 0.205
+    assert one.predict_proba(u)[:, 1].mean() > two.predict_proba(u)[:, 1].mean() + 0.02  # P and U together hold more positives
 
 
 def test_groups_stay_together_and_frequency_that_varies_is_refused():

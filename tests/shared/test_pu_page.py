@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import skyloom.pu
 
 PAGE = Path(__file__).parents[2] / "docs" / "pu.md"
@@ -21,7 +23,5 @@ def test_every_block_of_the_page_runs_and_every_public_name_is_on_it(capsys):
 
 def test_the_room_opens_quickly_and_names_mistakes():
     assert set(skyloom.pu.__all__) <= set(dir(skyloom.pu))
-    try:
+    with pytest.raises(AttributeError, match="Did you mean 'nnpu'"):
         skyloom.pu.nnpuu  # noqa: B018
-    except AttributeError as error:
-        assert "nnpu" in str(error)

@@ -134,6 +134,16 @@ def _process(rank, world, store, queue):
         gradient = torch.autograd.grad(terms["loss"], mine)[0]
         torch.distributed.all_reduce(gradient)
         answers.append((float(terms["loss"].detach()), float(terms["clipped"]), (gradient / world).numpy()))
+    cut = [slice(12 * rank, 12 * rank + 4), slice(12 * rank + 4, 12 * rank + 12)]  # and each cuts its own into unequal parts
+    with WholeStep(2) as step:
+        with torch.no_grad():
+            for part in cut:
+                nnpu((z + mine)[part], labels[part], prior=0.6)
+        step.measured()
+        parts = [nnpu((z + mine)[part], labels[part], prior=0.6) for part in cut]
+    gradient = torch.autograd.grad(sum(t["loss"] for t in parts) / 2, mine)[0]
+    torch.distributed.all_reduce(gradient)
+    answers.append((float(parts[0]["loss"].detach()), float(parts[1]["clipped"]), (gradient / world).numpy()))
     with torch.no_grad():  # evaluation parts differ in number from process to process: they must not wait for each other
         answers += [float(nnpu(z[half], labels[half], prior=0.6)["loss"])] if rank == 0 else []
     queue.put((rank, answers, z.numpy(), labels.numpy()))
@@ -151,7 +161,7 @@ def test_two_processes_take_the_step_of_one():
         for worker in workers:
             worker.join(60)
     for _, answers, z, labels in results:
-        for k, options in enumerate(({}, {"gamma": 0.5}, {"surrogate": "logistic"})):
+        for k, options in enumerate(({}, {"gamma": 0.5}, {"surrogate": "logistic"}, {})):
             whole = torch.zeros(24, dtype=torch.float64, requires_grad=True)
             scale = 1 if not options else 2
             terms = nnpu((torch.from_numpy(z) + whole) * scale, torch.from_numpy(labels), prior=0.6, **options)
