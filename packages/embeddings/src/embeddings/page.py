@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from embeddings.figures.pieces import CLASS_COLOURS, OTHER, About, colour_limits, place_of
+from skyloom.run import Run
 from skyloom.run.files import write_text
 from skyloom.run.seeds import numpy_generator
 
-__all__ = ["write_page"]
+__all__ = ["explore", "write_page"]
 
 NONE = 65535  # coordinate of an object that a map lacks
 UNKNOWN = 255  # code of an unknown class
@@ -114,3 +115,12 @@ def _plain(label: str) -> str:
     ):  # fmt: skip
         label = label.replace(tex, plain)
     return label.replace("$", "")
+
+
+def explore(run: Run, output: str | None = None, objects: int = 50_000, seed: int = 0) -> dict[str, Any]:
+    """The interactive page of a run, written anew: `make explore run=<dir> objects=20000`."""
+    from skyloom.data.tables import read_columns
+
+    columns, about = read_columns(run.directory / "predictions" / "test.parquet")
+    path = write_page(Path(output) if output else run.directory / "explore.html", columns, about, objects, seed)
+    return {"page": str(path), "objects": min(objects, int(about["objects"]))}
