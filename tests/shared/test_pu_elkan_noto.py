@@ -102,6 +102,20 @@ def test_golden_duplicated_weighting_reaches_the_oracle_and_nothing_is_divided_b
     assert (wrong > 0.999).mean() > 0.05
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_golden_with_the_exact_scores(seed):
+    """c from the top 100, duplicated weighting: Brier <= 0.0255, mean near the prior, under 1% saturated."""
+    x, s, y, f = binormal(0.05, 0.3, 2.5, 60_000, seed)
+    c = label_frequencies(0.3 * f, s, k=100)["top"]
+    assert 0.26 < c < 0.34
+    rows, classes, weights = duplicated(x, s, 0.3 * f, c)
+    mine = LogisticRegression(C=1e6).fit(rows, classes, sample_weight=weights).predict_proba(x)[:, 1]
+    assert brier(mine, y) <= brier(f, y) + 0.001
+    assert abs(mine.mean() - y.mean()) < 0.006
+    assert (mine > 0.999).mean() < 0.01
+    assert brier(np.clip(0.3 * f / 0.05, 0, 1), y) > 0.06  # the prior taken for c
+
+
 def test_defect_weights_in_an_integer_array_and_prior_taken_for_frequency():
     """Weights of unlabeled rows stay fractions, and c = 0.3 is told apart from the prior 0.05."""
     x, s, y, f = reference()
