@@ -1,0 +1,233 @@
+"""The tables of docs/lensfind.md, from the run directories that made their numbers:
+
+    python -m lensfind.numbers docs/lensfind.md runs/lensfind
+
+Every finished run at laptop size counts; runs that differ in their seed alone share a row. A table stands between
+`<!-- numbers: name -->` and `<!-- /numbers -->` and is written anew, with the command of each row.
+"""
+
+import json
+import math
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from skyloom.data.tables import read_columns
+from skyloom.errors import DataError
+from skyloom.metrics import Ranking, delong, tpr_at_fpr
+from skyloom.run import Run
+from skyloom.run.files import write_text
+from skyloom.training.progress import said
+
+__all__ = ["Row", "cost", "experiments", "gather", "pairs", "survey_table", "write"]
+
+_METRICS = {
+    "test/auroc": "AUROC", "test/average_precision": "average precision", "test/tpr_at_fpr_1e-2": "TPR at FPR 1e-2",
+    "test/ece": "ECE", "test/lenses_ratio": "expected/true lenses",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """Runs of one setting, by seed."""
+
+    experiment: str
+    words: tuple[str, ...]  # of the command beyond experiment and seed
+    prior: float
+    runs: tuple[Run, ...]
+
+    @property
+    def command(self) -> str:
+        seeds = ",".join(str(run.config["seed"]) for run in self.runs)
+        extra = "".join(f" {word}" for word in self.words)
+        several = f" seed={seeds}" if len(self.runs) > 1 or seeds != "0" else ""
+        return f"make {'sweep' if len(self.runs) > 1 else 'train'} pkg=lensfind +experiment={self.experiment}{extra}{several}"
+
+    def values(self, metric: str) -> np.ndarray:
+        found = [run.result["metrics"].get(metric, {}).get("value") for run in self.runs]
+        return np.array([v for v in found if v is not None and math.isfinite(v)])
+
+
+def gather(folder: Path, scale: str = "laptop") -> list[Row]:
+    """All finished runs of this size under a directory of runs, newest of each setting and seed."""
+    found: dict[tuple[str, tuple[str, ...], float], dict[int, Run]] = defaultdict(dict)
+    for path in sorted(Path(folder).glob("*/*/result.json")):
+        run = Run.open(path.parent)
+        config = run.config
+        if run.status != "finished" or config.get("scale") != scale:
+            continue
+        words = tuple(word for word in _words(run) if not word.startswith(("seed=", "logger", "hardware.", "+experiment=")))
+        key = (str(config.get("experiment")), words, float(config["data"]["class_prior"]))
+        found[key][int(config["seed"])] = run
+    return [Row(*key, tuple(by_seed[seed] for seed in sorted(by_seed))) for key, by_seed in sorted(found.items())]
+
+
+def _words(run: Run) -> list[str]:
+    """What was typed, less verb and package."""
+    typed = run.provenance.get("command") or []
+    words = typed.split() if isinstance(typed, str) else list(typed)
+    return [word for word in words if "=" in word and not word.startswith(("pkg=", "run="))]
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _mean(values: np.ndarray, digits: int = 3) -> str:
+    if not len(values):
+        return "–"
+    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{spread}"
+
+
+def experiments(rows: Iterable[Row]) -> str:
+    """One line per setting: network, cost, and what it reached; ± is the standard deviation over seeds."""
+    rows = list(rows)
+    names = list(_METRICS.values())
+    lines = [f"| experiment | share of lenses | parameters | MFLOP | speed | {' | '.join(names)} | seeds |"]
+    lines.append("|---" * (6 + len(names)) + "|")
+    costs = {row: cost(row.runs[0]) for row in rows}
+    reference = next((c["seconds"] for row, c in costs.items() if row.experiment == "resnet18" and "seconds" in c), math.nan)
+    for row in rows:
+        c = costs[row]
+        speed = f"{reference / c['seconds']:.1f}" if "seconds" in c and math.isfinite(reference) else "–"
+        flops = f"{c['flops'] / 1e6:.0f}" if "flops" in c else "–"
+        parameters = f"{c['parameters'] / 1e6:.2f} M" if c.get("parameters") else "trees"
+        cells = [
+            f"`{row.experiment}`" + (f" {' '.join(row.words)}" if row.words else ""),
+            f"{row.prior:g}",
+            parameters,
+            flops,
+            speed,
+        ]
+        cells += [_mean(row.values(metric)) for metric in _METRICS]
+        lines.append("| " + " | ".join([*cells, str(len(row.runs))]) + " |")
+    return "\n".join(lines)
+
+
+def cost(run: Run, images: int = 64, rounds: int = 5) -> dict[str, float]:
+    """Parameters, floating-point operations per image (2 per multiply-add) and CPU seconds per image of one forward pass."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from skyloom.training.saved import load_task
+
+    task, _ = load_task(run)
+    if not any(True for _ in task.parameters()):
+        return {}
+    example = task.example() if hasattr(task, "example") else next(iter(task.members.values())).example()
+    batch = {name: value[:1].expand(images, *value.shape[1:]).clone() for name, value in example.items()}
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        counter = FlopCounterMode(display=False)
+        with counter:
+            task.predict(batch)
+        seconds = []
+        for _ in range(rounds):
+            began = time.process_time()
+            task.predict(batch)
+            seconds.append(time.process_time() - began)
+    return {
+        "parameters": float(sum(p.numel() for p in task.parameters())),
+        "flops": counter.get_total_flops() / images,
+        "seconds": float(np.median(seconds)) / images,
+    }
+
+
+def pairs(rows: Sequence[Row], compared: Sequence[tuple[str, str]]) -> str:
+    """AUROC and TPR at FPR 1e-2 of the first setting less the second, on the same test rows, seed by seed; intervals by DeLong.
+
+    A setting is named by its experiment, and its words after a space."""
+    by_name = {" ".join([row.experiment, *row.words]): row for row in rows}
+    lines = ["| first | second | seed | AUROC | AUROC | difference | 95% interval | TPR at FPR 1e-2 | TPR at FPR 1e-2 |"]
+    lines.append("|---" * 9 + "|")
+    for first, second in compared:
+        if first not in by_name or second not in by_name:
+            continue
+        others = {int(run.config["seed"]): run for run in by_name[second].runs}
+        for run in by_name[first].runs:
+            seed = int(run.config["seed"])
+            if seed in others:
+                lines.append(f"| {first} | {second} | {seed} | {_pair(run, others[seed])} |")
+    return "\n".join(lines)
+
+
+def _pair(run: Run, other: Run) -> str:
+    a, b = (read_columns(r.directory / "predictions" / "test.parquet")[0] for r in (run, other))
+    if "seed" in a and not np.array_equal(a["seed"], b["seed"]):
+        raise DataError(f"{run.directory} and {other.directory} were scored on different rows.")
+    rows = a["labelled"] == 0
+    lens = a["lens"][rows] > 0
+    c = delong(a["logit"][rows], b["logit"][rows], lens)
+    found = [float(tpr_at_fpr(Ranking(columns["logit"][rows], lens), 1e-2).tpr) for columns in (a, b)]
+    return (
+        f"{c.first:.4f} | {c.second:.4f} | {float(c.difference):+.4f} | {c.difference.low:+.4f} … {c.difference.high:+.4f} | "
+        f"{found[0]:.3f} | {found[1]:.3f}"
+    )
+
+
+def survey_table(rows: Iterable[Row]) -> str:
+    """From evaluation.json: the operating point, faint and bright arcs, coverage, and probabilities at another prevalence."""
+    names = ["experiment", "seed", "TPR at FPR 1e-3", "recall of arcs with S/N > 8", "purity at 1e-3", "expected/true at 1e-3"]
+    lines = [f"| {' | '.join([*names, 'coverage: lenses', 'coverage: others'])} |"]
+    lines.append("|---" * 8 + "|")
+    for row in rows:
+        for run in row.runs:
+            path = run.directory / "evaluation.json"
+            if not path.is_file():
+                continue
+            table = json.loads(path.read_text())
+            rate = table["tpr_at_fpr"]["1e-3"]
+            shown = f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]" if rate["resolved"] else "not resolvable"
+            bright = [s for s in table["strata"].get("arc_snr", []) if not s["bin"].startswith("[0,")]
+            n, found = sum(s["n"] for s in bright), sum(s["found"] for s in bright)
+            calibration = table["calibration"]
+            sets = calibration.get("conformal", {})
+            cells = [f"`{row.experiment}` {' '.join(row.words)}".strip(), str(run.config["seed"]), shown]
+            cells += [f"{found / n:.3f} ({n})" if n else "–", _number(table["survey"]["purity"]["value"])]
+            cells += [_number(calibration.get("at_prevalence", {}).get("expected_over_true"))]
+            cells += [_number(sets.get("coverage_lenses")), _number(sets.get("coverage_others"))]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def write(page: Path, folder: Path, compared: Sequence[tuple[str, str]]) -> list[str]:
+    """Rewrite the tables of a page; gives their names."""
+    rows = gather(folder)
+    tables = {"experiments": experiments(rows), "pairs": pairs(rows, compared), "survey": survey_table(rows)}
+    tables["commands"] = "\n".join(f"    {row.command}" for row in rows)
+    text, written = page.read_text(encoding="utf-8"), []
+    for name, table in tables.items():
+        begin, end = f"<!-- numbers: {name} -->", "<!-- /numbers -->"
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            text = f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+            written.append(name)
+    write_text(page, text)
+    return written
+
+
+COMPARED = (
+    ("vit_nnpu", "vit_pn"),
+    ("vit_nnpu", "vit_nnpu task=lensfind/unlabeled_as_negative"),
+    ("vit_nnpu", "resnet_nnpu"),
+    ("two_stage", "vit_nnpu"),
+    ("lightgbm_pu", "vit_nnpu"),
+    ("color_aware", "vit"),
+    ("arc_attention", "light_transformer"),
+    ("enhanced_light_transformer", "light_transformer"),
+    ("multi_scale", "light_transformer"),
+)
+"""Settings that the page sets side by side."""
+
+
+if __name__ == "__main__":
+    said(f"written: {', '.join(write(Path(sys.argv[1]), Path(sys.argv[2]), COMPARED))}")
