@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from dodo_closure import asymptotic_state, conservation_error, draw_states, invariants27, synthetic_t1
+from dodo_closure import ClosureTask, asymptotic_state, conservation_error, draw_states, invariants27, synthetic
 from dodo_closure.data import analytic_columns, training_statistics
 from dodo_closure.fluxes import density, flux_factor, four_flux, heavy_average, is_physical, total_density
 from dodo_closure.model import EquivariantResidual
 from dodo_closure.quadrature import CrossingAware, Lebedev
 from dodo_closure.states import FAMILIES, NSM, random_rotations, rotate, state
-from dodo_closure.task import Closure
 from dodo_closure.truth import perturbed_distributions, perturbed_final_state
 from skyloom.data import Columns
 from skyloom.errors import ConfigError, DataError
@@ -22,7 +21,7 @@ RULE = CrossingAware(16, 12, 16)
 
 @pytest.fixture(scope="module")
 def data():
-    return synthetic_t1(rows=200, heldout_rows=20, azimuths=16, panel=12, samples=16, seed=3)
+    return synthetic(tier="t1", rows=240, heldout_rows=20, processes=1, seed=3)
 
 
 # ------------------------------------------------------------------------------------------------------------------- states
@@ -95,7 +94,7 @@ def test_truth_conserves_and_is_physical(data):
 
 def test_truth_without_perturbation_is_the_smooth_variant():
     F = draw_states("merger", 10, seed=1)
-    smooth = asymptotic_state(F, RULE, smooth=True)[0]
+    smooth = asymptotic_state(F, RULE, variant="smooth")[0]
     torch.testing.assert_close(
         perturbed_final_state(F, 0.0, 0, RULE), smooth, rtol=0, atol=1e-12 * total_density(F).max().item()
     )
@@ -107,7 +106,7 @@ def test_truth_without_perturbation_is_the_smooth_variant():
 def test_blocks_stay_together_and_the_held_out_family_is_in_the_test_alone(data):
     blocks = [set(split["block"].tolist()) for split in (data.train, data.val, data.test)]
     assert not (blocks[0] & blocks[1] or blocks[0] & blocks[2] or blocks[1] & blocks[2])
-    assert [int(split["heldout"].sum()) for split in (data.train, data.val, data.test)] == [0, 0, 20]
+    assert [int(split["set"].sum()) for split in (data.train, data.val, data.test)] == [0, 0, 20]
     assert data.about["synthetic"] is True
 
 
@@ -124,10 +123,10 @@ def test_a_residual_of_the_wrong_unit_is_refused(data):
 
 
 def test_cached_rows_are_the_rows(tmp_path):
-    options: dict[str, Any] = {"rows": 40, "heldout_rows": 5, "azimuths": 8, "panel": 8, "samples": 16, "block": 4}
-    prints = {synthetic_t1(**options, cache_dir=cache).about["fingerprint"] for cache in (None, str(tmp_path), str(tmp_path))}
+    options: dict[str, Any] = {"tier": "t1", "rows": 160, "heldout_rows": 20, "processes": 1}
+    prints = {synthetic(**options, cache_dir=cache).about["fingerprint"] for cache in (None, str(tmp_path), str(tmp_path))}
     assert len(prints) == 1
-    assert len(list(tmp_path.rglob("*.npz"))) == 1
+    assert len(list(tmp_path.rglob("*.h5"))) == 1
 
 
 def test_invariants_golden_and_invariant():
@@ -152,21 +151,24 @@ def test_invariants_golden_and_invariant():
 # -------------------------------------------------------------------------------------------------------------------- model
 
 
-def head(task: Closure) -> torch.nn.Linear:
+def head(task: ClosureTask) -> list[torch.nn.Parameter]:
+    """The last weights and biases of the coefficients: zero before training."""
     assert isinstance(task.residual, EquivariantResidual)
-    return task.residual.head
+    return [task.residual.coefficients.weights[-1], task.residual.coefficients.biases[-1]]
 
 
-def closure(data, trained: bool) -> Closure:
+def closure(data, trained: bool) -> ClosureTask:
     torch.manual_seed(0)
-    task = Closure(data.about, partial(EquivariantResidual, hidden=32, depth=2))
+    task = ClosureTask(data.about, partial(EquivariantResidual, hidden=32, depth=2))
     if trained:
-        for parameter in head(task).parameters():
+        for parameter in head(task):
             torch.nn.init.normal_(parameter, std=0.3)
+        with torch.no_grad():  # members trust themselves more than Box3D
+            task.residual.spreads.biases[-1][..., 2:] = 6.0
     return task
 
 
-def corrected(task: Closure, F: torch.Tensor) -> torch.Tensor:
+def corrected(task: ClosureTask, F: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return task.predict(analytic_columns(F, RULE))["predicted"]
 
@@ -177,19 +179,20 @@ def test_untrained_it_is_box3d_and_scores_so(data):
         out = task.predict(data.test.columns)
         losses = task.losses(data.train.columns)
     assert torch.equal(out["predicted"], data.test["box"])
-    assert losses["squared"].item() == pytest.approx(1, abs=1e-5)
+    assert losses["squared"].item() == pytest.approx(1, abs=0.05)  # each member leaves out a quarter of the rows
     scores = task.score({**out, **{name: data.test[name] for name in data.carry}})
     assert scores["skill"] == 0
     assert scores["improved"] == 0
     assert scores["p95_vs_box3d"] == 1
-    assert scores["mae_identity"] > 3 * scores["mae_box3d"] > 6 * scores["mae_smooth"]
+    assert scores["mae_identity"] > 3 * scores["mae_box3d"] > 6 * scores["mae_smooth"] > 0
 
 
 def test_the_truth_has_no_loss_and_full_skill(data):
     task = closure(data, trained=False)
     columns = {**data.test.columns, "box": data.test["final"]}
     with torch.no_grad():
-        assert task.losses(columns)["loss"] < 1e-12
+        losses = task.losses(columns)
+        assert max(losses[name] for name in ("squared", "absolute", "unphysical")) < 1e-12
         out = task.predict(columns)
     assert task.score({**out, **{name: data.test[name] for name in data.carry}})["skill"] == pytest.approx(1, abs=1e-12)
 
@@ -230,7 +233,8 @@ def test_an_odd_state_is_limited_and_said_to_be(data):
     factors = torch.zeros(2, 3, 3, dtype=torch.float64)
     factors[0, 0, 2], factors[1, 0, 2] = 0.97, -0.97
     columns = analytic_columns(four_flux(n, n[..., None] * factors)[None], RULE)
-    head(task).weight.data *= 30
+    for parameter in head(task):
+        parameter.data *= 30
     with torch.no_grad():
         out = task.predict(columns)
     assert out["limited"].all()

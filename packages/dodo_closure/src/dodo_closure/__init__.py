@@ -15,22 +15,31 @@ from typing import TYPE_CHECKING
 from skyloom.lazily import lazily
 
 if TYPE_CHECKING:
+    from dodo_closure.boosts import four_velocity, from_comoving, to_comoving
     from dodo_closure.box3d import asymptotic_state
+    from dodo_closure.closure import Closure
     from dodo_closure.conserve import limit, project
-    from dodo_closure.data import synthetic_t1
+    from dodo_closure.data import prepared, synthetic
     from dodo_closure.fluxes import conservation_error, flux_factor, total_density
     from dodo_closure.invariants import invariants27
     from dodo_closure.minerbo import crossing_discriminant, inverse_langevin, langevin, maximum_entropy
     from dodo_closure.model import EquivariantResidual
-    from dodo_closure.quadrature import CrossingAware, Lebedev, Product
+    from dodo_closure.qke import Box
+    from dodo_closure.quadrature import CrossingAware, Lebedev, Product, Ring
+    from dodo_closure.reference import kinetic_final_state
     from dodo_closure.states import draw_states
-    from dodo_closure.task import Closure
+    from dodo_closure.task import ClosureTask
 
 _HOME = {
     "asymptotic_state": "box3d",
+    "four_velocity": "boosts",
+    "from_comoving": "boosts",
+    "to_comoving": "boosts",
+    "Closure": "closure",
     "limit": "conserve",
     "project": "conserve",
-    "synthetic_t1": "data",
+    "prepared": "data",
+    "synthetic": "data",
     "conservation_error": "fluxes",
     "flux_factor": "fluxes",
     "total_density": "fluxes",
@@ -43,32 +52,57 @@ _HOME = {
     "CrossingAware": "quadrature",
     "Lebedev": "quadrature",
     "Product": "quadrature",
+    "Ring": "quadrature",
+    "Box": "qke",
+    "kinetic_final_state": "reference",
     "draw_states": "states",
-    "Closure": "task",
+    "ClosureTask": "task",
 }
 _MODULES = (
-    *("box3d", "conserve", "data", "figures", "fluxes", "invariants", "minerbo", "model"),
-    *("predict", "quadrature", "states", "task", "truth"),
+    *("boosts", "box3d", "caps", "closure", "conserve", "conversion", "data", "emu", "figures", "fluxes", "golden", "inspect"),
+    *(
+        "invariants",
+        "layout",
+        "losses",
+        "minerbo",
+        "mlp",
+        "model",
+        "predict",
+        "prepare",
+        "prepared",
+        "qke",
+        "quadrature",
+        "readers",
+    ),
+    *("reference", "rows", "sky", "states", "steerable", "synthetic", "task", "truth"),
 )
 
 __all__ = [
+    "Box",
     "Closure",
+    "ClosureTask",
     "CrossingAware",
     "EquivariantResidual",
     "Lebedev",
     "Product",
+    "Ring",
     "asymptotic_state",
     "conservation_error",
     "crossing_discriminant",
     "draw_states",
     "flux_factor",
+    "four_velocity",
+    "from_comoving",
     "invariants27",
     "inverse_langevin",
+    "kinetic_final_state",
     "langevin",
     "limit",
     "maximum_entropy",
+    "prepared",
     "project",
-    "synthetic_t1",
+    "synthetic",
+    "to_comoving",
     "total_density",
 ]
 

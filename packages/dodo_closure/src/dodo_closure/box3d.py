@@ -1,41 +1,42 @@
 r"""Box3D: where a cell's neutrinos stand after the fast flavor instability, from four-fluxes alone.
 
-With G = (f_e - f_ebar) - (f_x - f_xbar) over the sphere, I_< and I_> the smaller and the larger of the integrals of
-max(G, 0) and max(-G, 0), electron flavor survives with P = p0 = 1/3 (equipartition) where G has the sign of I_<, and with
-1 - P = (1 - p0) I_< / I_> elsewhere, which keeps the net electron number:
+    f_e' = P f_e + (1 - P) f_x,   f_x' = (1 - P)/2 f_e + (1 + P)/2 f_x,   likewise for antineutrinos,
 
-    f_e' = P f_e + (1 - P) f_x,   f_x' = (1 - P)/2 f_e + (1 + P)/2 f_x,   likewise for antineutrinos.
+with x the mean of mu and tau, and the survival probability P(n) of `dodo_closure.conversion`. Variants: `box`, in which P jumps
+where G changes sign; `smooth`, in which it does not; `pairwise`, in which every pair of flavors mixes where the difference of
+their lepton numbers crosses, so that all permutations of flavors commute with it and crossings of mu and tau count:
+
+    df_i = \sum_j \kappa m_{ij} (f_j - f_i),   m_ij = 1 on the smaller side of G_ij, I_< / I_> on the larger, 0 if none crosses,
+
+kappa = 1/2 if one pair crosses, else 1/3: two or three flavors mix to equipartition, never beyond.
 
 Richers, Froustey, Ghosh, Foucart and Gomez 2024, Phys. Rev. D 110, 103019 (arXiv:2409.04405), section III, after Zaizen and
-Nagakura 2023. The smooth variant replaces the jump of P at the crossing: on the larger side
-1 - P = (1 - p0) (1 + (G/a)^2)^(-1/2), with a > 0 from the net electron number (after Xiong et al. 2023, arXiv:2307.11129).
-
-Only the change is integrated, and on the smaller side alone: the larger side is the whole (known exactly) less the smaller.
-So the flavor-traced four-fluxes and the net flavor numbers are kept to round-off by every rule.
+Nagakura 2023; the smooth variant after Xiong et al. 2023, arXiv:2307.11129.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from dodo_closure.caps import cap_moments
 from dodo_closure.conserve import limit
-from dodo_closure.fluxes import density, flux, flux_factor, heavy_average, is_physical, length, total_density
-from dodo_closure.minerbo import Minerbo, maximum_entropy
-from dodo_closure.quadrature import CrossingAware, Product, Rule, frames
-from skyloom.errors import DataError
+from dodo_closure.conversion import Conversion, alike, convert, crossing_frames, jump
+from dodo_closure.fluxes import flux, flux_factor, heavy_average, is_physical, total_density
+from dodo_closure.minerbo import maximum_entropy
+from dodo_closure.quadrature import CrossingAware, Ring, Rule, frames
+from skyloom.errors import ConfigError, DataError, nearest
 
-__all__ = ["STEEPEST", "Conversion", "Diagnostics", "asymptotic_state", "convert", "crossing_frames"]
+__all__ = ["STEEPEST", "Diagnostics", "Variant", "asymptotic_state", "electron_change"]
 
+Variant = Literal["box", "smooth", "pairwise"]
 STEEPEST = 0.98  # flux factor that the default rule still resolves; steeper beams are integrated as this steep
-_NONE = 1e-12  # of N: a smaller side below this is round-off, and the state is stable
 _NODES = 1 << 18  # sphere nodes held at once
-_SIGNS = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)  # of (e, ebar, x, xbar) in G
+_PAIRS = ((0, 1), (0, 2), (1, 2))
 
 
 class Diagnostics(NamedTuple):
-    """Per row, in units of N where it has a unit."""
+    """Per row, in units of N where it has a unit. Of `pairwise`: the fastest-growing pair's."""
 
     smaller: Tensor
     """I_<; 0 where there is no crossing."""
@@ -56,95 +57,11 @@ class Diagnostics(NamedTuple):
         return torch.sqrt(self.smaller * self.larger)
 
 
-class Conversion(NamedTuple):
-    """The change of electron-flavor four-fluxes [B, 2, 4] (nu_e, nubar_e) and what it rests on, in units of N."""
-
-    change: Tensor
-    smaller: Tensor
-    larger: Tensor
-    survival: Tensor
-    unstable: Tensor
-
-
-def lepton_excess(intensity: Tensor) -> Tensor:
-    """G [B, K] from intensities [B, 4, K] of (e, ebar, x, xbar); round-off of the terms counts as zero."""
-    value = torch.einsum("s,bsk->bk", _SIGNS.to(intensity), intensity)
-    return torch.where(value.abs() > 1e-14 * intensity.sum(dim=1), value, torch.zeros_like(value))
-
-
-def crossing_frames(moments: Tensor, closure: Minerbo) -> Tensor:
-    """[B, 3, 3] frames fixed by the state itself, so that nothing computed in them depends on the axes of the input.
-
-    The polar axis is D = Z_e - Z_ebar for identical heavy flavors, about which the crossing is a circle; else the centre of
-    the smaller side, found in the frame of the lepton-number flux. `moments` is [B, 4, 4] of (e, ebar, x, xbar).
-    """
-    signs = _SIGNS.to(moments)
-    current = torch.einsum("s,bsi->bi", signs, flux(moments))
-    seconds = flux(moments)
-    coarse = frames(current, seconds)
-    directions, weights = Product(16, 32)(lambda n: n, coarse)
-    side = torch.where(torch.einsum("s,bs->b", signs, density(moments)) >= 0, -1.0, 1.0)
-    smaller = weights * (lepton_excess(closure.along(directions)) * side[:, None]).clamp(min=0.0)
-    centre = torch.einsum("bk,bki->bi", smaller, directions)
-    centre = torch.where(length(centre)[:, None] > 1e-6 * smaller.sum(dim=1, keepdim=True), centre, current)
-    centre = centre / length(centre).clamp(min=1e-30)[:, None]
-    alike = (moments[:, 2] - moments[:, 3]).abs().amax(dim=1) < 1e-13
-    return frames(torch.where(alike[:, None], closure.z[:, 0] - closure.z[:, 1], centre), seconds)
-
-
-def convert(
-    intensity: Callable[[Tensor], Tensor], moments: Tensor, frame: Tensor, rule: Rule, smooth: bool = False, p0: float = 1 / 3
-) -> Conversion:
-    """Mix (e, ebar, x, xbar): intensities [B, 4, K] along directions [B, K, 3], whose four-fluxes are `moments` [B, 4, 4]."""
-    directions, weights = rule(lambda n: lepton_excess(intensity(n)), frame)
-    value = intensity(directions)
-    net = torch.einsum("s,bs->b", _SIGNS.to(moments), density(moments))
-    towards = torch.where(net >= 0, -1.0, 1.0).to(moments)[:, None]  # the sign of G on the smaller side
-    excess = lepton_excess(value) * towards
-    inside, outside = (weights * excess.clamp(min=0)), (weights * (-excess).clamp(min=0))
-    smaller = inside.sum(dim=1)
-    larger = smaller + net.abs()
-    unstable = (smaller > _NONE) & (outside.sum(dim=1) > _NONE)
-    to_electron = value[:, 2:] - value[:, :2]  # f_x - f_e, f_xbar - f_ebar
-    ones = torch.cat([directions, torch.ones_like(directions[..., :1])], dim=-1)
-    ratio = smaller / torch.where(unstable, larger, torch.ones_like(larger))
-    if smooth:
-        spread = _spread(excess, outside, smaller)
-        part = torch.where(excess > 0, weights, weights * spread)
-        change = (part[:, None] * to_electron) @ ones
-    else:
-        part = torch.where(excess > 0, weights, torch.zeros_like(weights))
-        small_side = (part[:, None] * to_electron) @ ones
-        share = ratio[:, None, None]
-        change = share * (moments[:, 2:] - moments[:, :2]) + (1 - share) * small_side
-    change = torch.where(unstable[:, None, None], (1 - p0) * change, torch.zeros_like(change))
-    survival = torch.where(unstable, 1 - (1 - p0) * ratio, torch.ones_like(ratio))
-    return Conversion(change, torch.where(unstable, smaller, torch.zeros_like(smaller)), larger, survival, unstable)
-
-
-def _spread(excess: Tensor, outside: Tensor, smaller: Tensor) -> Tensor:
-    """h(G) = (1 + (G/a)^2)^(-1/2) on the larger side [B, K], with a such that the integral of h |G| there is I_<.
-
-    Bisection in ln a; the last factor takes out what bisection and round-off leave.
-    """
-    size = excess.abs()
-    scale = size.amax(dim=1, keepdim=True).clamp(min=1e-300)
-    low, high = torch.full_like(scale, -60.0), torch.full_like(scale, 25.0)
-    for _ in range(56):
-        middle = (low + high) / 2
-        total = (outside * torch.rsqrt(1 + (size / (scale * middle.exp())) ** 2)).sum(dim=1, keepdim=True)
-        above = total > smaller[:, None]
-        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
-    h = torch.rsqrt(1 + (size / (scale * high.exp())) ** 2)
-    total = (outside * h).sum(dim=1)
-    return h * (smaller / torch.where(total > 0, total, torch.ones_like(total)))[:, None]
-
-
 def asymptotic_state(
     F: Tensor,
     rule: Rule | None = None,
     *,
-    smooth: bool = False,
+    variant: Variant = "box",
     average_heavies: bool = False,
     p0: float = 1 / 3,
 ) -> tuple[Tensor, Diagnostics]:
@@ -153,8 +70,7 @@ def asymptotic_state(
     Stable rows come back unchanged; rows that no state can have come back as NaN with `valid` false.
 
     Args:
-        rule: over the sphere; None is `CrossingAware()`
-        smooth: the variant whose survival probability is continuous at the crossing
+        rule: over the sphere; None takes the exact cap for identical heavy flavors and `CrossingAware()` for others
         average_heavies: give mu and tau the same final four-flux, which does not keep their net numbers apart; else each
             changes by the mean's change (the same thing where they are equal), shortened if one has too little to give
         p0: survival on the smaller side; 1/n for n mixed flavors
@@ -170,38 +86,94 @@ def asymptotic_state(
             f"four-fluxes must have shape [..., 2, 3, 4] (nu/nubar, flavor, xyzt), not {list(F.shape)}; a public file's "
             "[N, 4, 2, 3] is put in order by dodo_closure.fluxes.from_public."
         )
+    if variant not in get_args(Variant):
+        raise ConfigError(f"there is no variant {variant!r} of Box3D.{nearest(variant, get_args(Variant))}")
     rows = F.double().reshape(-1, 2, 3, 4)
     valid = is_physical(rows)
+    four = valid[:, None, None, None]
     filler = torch.ones_like(rows) * torch.tensor([0.0, 0, 0, 1], dtype=rows.dtype, device=rows.device)
     total = torch.where(valid, total_density(rows), torch.ones_like(rows[:, 0, 0, 0]))
-    states = torch.where(valid[:, None, None, None], rows / total[:, None, None, None], filler / 6)
-    size = _chunk_rows(rule)
+    states = torch.where(four, rows / total[:, None, None, None], filler / 6)
     with torch.no_grad():
-        parts = [_normalised(part, rule or CrossingAware(), smooth, average_heavies, p0) for part in states.split(size)]
-    final = torch.cat([final for final, _ in parts]) * total[:, None, None, None]
-    kept = torch.cat([conversion.unstable for _, conversion in parts])[:, None, None, None] & valid[:, None, None, None]
-    final = torch.where(kept, final, torch.where(valid[:, None, None, None], rows, torch.full_like(rows, torch.nan)))
-    smaller, larger, survival, unstable = (torch.cat([c[k] for _, c in parts]) for k in range(1, 5))
+        mixed = _pairwise if variant == "pairwise" else _electron
+        change, conversion = mixed(states, rule, variant == "smooth", p0)
+    start = torch.cat([states[..., :1, :], heavy_average(states)[:, 2:, None].expand(-1, -1, 2, -1)], dim=-2)
+    start = start if average_heavies else states
+    final = limit(start, start + change) * total[:, None, None, None]
+    final = torch.where(
+        conversion.unstable[:, None, None, None] & four, final, torch.where(four, rows, torch.full_like(rows, torch.nan))
+    )
     steep = flux_factor(states).amax(dim=(-2, -1)) > STEEPEST
-    shape = F.shape[:-3]
-    columns = (column.reshape(shape) for column in (smaller, larger, survival, unstable, steep, valid))
+    columns = (column.reshape(F.shape[:-3]) for column in (*conversion[1:], steep, valid))
     return final.reshape(F.shape), Diagnostics._make(columns)
 
 
-def _chunk_rows(rule: Rule | None) -> int:
-    rule = rule or CrossingAware()
+def electron_change(moments: Tensor, rule: Rule | None, smooth: bool = False, p0: float = 1 / 3) -> Conversion:
+    """Conversion of (e, ebar, x, xbar) [B, 4, 4] with N = 1, by a rule, or by the best one for each row."""
+    if rule is not None:
+        size = _rows_at_once(rule)
+        return _joined([_by_rule(part, rule, smooth, p0) for part in moments.split(size)])
+    same = alike(moments)
+    result = Conversion(
+        torch.zeros_like(moments[:, :2]),
+        torch.zeros_like(moments[:, 0, 0]),
+        torch.zeros_like(moments[:, 0, 0]),
+        torch.zeros_like(moments[:, 0, 0]),
+        torch.zeros_like(same),
+    )
+    fine = moments.dtype == torch.float64
+    for which, best in ((same, Ring() if smooth else None), (~same, CrossingAware() if fine else CrossingAware(12, 8, 12, 2))):
+        rows = torch.nonzero(which)[:, 0]
+        if len(rows):
+            found = _by_caps(moments[rows], p0) if best is None else electron_change(moments[rows], best, smooth, p0)
+            for place, value in zip(result, found, strict=True):
+                place[rows] = value
+    return result
+
+
+def _by_rule(moments: Tensor, rule: Rule, smooth: bool, p0: float) -> Conversion:
+    closure = maximum_entropy(moments, STEEPEST)
+    about_circle = isinstance(rule, Ring)
+    frame = frames(closure.z[:, 0] - closure.z[:, 1], flux(moments)) if about_circle else crossing_frames(moments, closure)
+    return convert(closure.along, moments, frame, rule, smooth, p0)
+
+
+def _by_caps(moments: Tensor, p0: float) -> Conversion:
+    nodes = 48 if moments.dtype == torch.float64 else 12
+    parts = moments.split(_NODES // (6 * nodes))
+    return _joined([jump(cap_moments(maximum_entropy(part, STEEPEST), part, nodes), part, p0) for part in parts])
+
+
+def _joined(parts: list[Conversion]) -> Conversion:
+    return Conversion._make(torch.cat(columns) for columns in zip(*parts, strict=True))
+
+
+def _rows_at_once(rule: Rule) -> int:
+    if isinstance(rule, Ring):
+        return max(_NODES // (2 * rule.azimuths * rule.panel), 1)
     per_row = rule.azimuths * max(3 * rule.panel, rule.samples) if isinstance(rule, CrossingAware) else 2048
     return max(_NODES // per_row, 1)
 
 
-def _normalised(F: Tensor, rule: Rule, smooth: bool, average_heavies: bool, p0: float) -> tuple[Tensor, Conversion]:
-    """`asymptotic_state` of physical rows [B, 2, 3, 4] with N = 1; stable rows are the caller's business."""
-    moments = heavy_average(F)
-    closure = maximum_entropy(moments, STEEPEST)
-    conversion = convert(closure.along, moments, crossing_frames(moments, closure), rule, smooth, p0)
-    start = F
-    if average_heavies:
-        start = torch.cat([F[..., :1, :], moments[:, 2:, None, :].expand(-1, -1, 2, -1)], dim=-2)
+def _electron(F: Tensor, rule: Rule | None, smooth: bool, p0: float) -> tuple[Tensor, Conversion]:
+    """Changes [B, 2, 3, 4] where electron flavor mixes with the mean of mu and tau."""
+    conversion = electron_change(heavy_average(F), rule, smooth, p0)
     electron = conversion.change[:, :, None]
-    change = torch.cat([electron, -electron / 2, -electron / 2], dim=-2)
-    return limit(start, start + change), conversion
+    return torch.cat([electron, -electron / 2, -electron / 2], dim=-2), conversion
+
+
+def _pairwise(F: Tensor, rule: Rule | None, smooth: bool, p0: float) -> tuple[Tensor, Conversion]:
+    """Changes [B, 2, 3, 4] where each pair of flavors mixes on its own crossing."""
+    found = [electron_change(torch.cat([F[:, :, i], F[:, :, j]], dim=1), rule, False, 0.0) for i, j in _PAIRS]
+    crossing = torch.stack([pair.unstable for pair in found])
+    kappa = torch.where(crossing.sum(dim=0) == 1, 1 / 2, 1 / 3).to(F)[:, None, None]
+    change = torch.zeros_like(F)
+    for (i, j), pair in zip(_PAIRS, found, strict=True):
+        change[:, :, i] += kappa * pair.change
+        change[:, :, j] -= kappa * pair.change
+    fastest = torch.stack([pair.smaller * pair.larger for pair in found]).argmax(dim=0, keepdim=True)
+    columns = (torch.stack([pair[k] for pair in found]).gather(0, fastest)[0] for k in range(1, 5))
+    smaller, larger, _, _ = columns
+    ratio = smaller / larger.clamp(min=1e-30)
+    survival = torch.where(crossing.any(dim=0), 1 - (1 - p0) * ratio, torch.ones_like(ratio))
+    return change, Conversion(change, smaller, larger, survival, crossing.any(dim=0))

@@ -1,7 +1,8 @@
-"""Rows to learn from: states, their final states, and what Box3D and its smooth variant say of them."""
+"""Rows to learn from: a prepared table, or synthetic states prepared on first use and kept."""
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,18 @@ from torch import Tensor
 from dodo_closure.box3d import asymptotic_state
 from dodo_closure.fluxes import total_density
 from dodo_closure.invariants import sector_basis, sector_features
-from dodo_closure.quadrature import CrossingAware
-from dodo_closure.states import draw_states
-from dodo_closure.truth import perturbed_final_state
+from dodo_closure.prepared import read_table
+from dodo_closure.quadrature import Rule
 from skyloom.data import Columns, Data, fingerprint, group_split
-from skyloom.errors import DataError
-from skyloom.run.files import write_whole
-from skyloom.run.seeds import derive
+from skyloom.errors import DataError, nearest
 
-__all__ = ["analytic_columns", "family_rows", "synthetic_t1"]
+__all__ = ["analytic_columns", "prepared", "synthetic", "training_statistics"]
 
-CARRY = ("initial", "final", "box", "smooth", "smaller", "larger", "total", "heldout", "block")
+CARRY = ("initial", "final", "box", "smooth", "smaller", "larger", "total", "set", "block")
+SETS = ("", "heldout", "t3")  # of a test row: families trained on, the family left out, three-flavor truth
 
 
-def analytic_columns(F: Tensor, rule: CrossingAware) -> dict[str, Tensor]:
+def analytic_columns(F: Tensor, rule: Rule | None = None) -> dict[str, Tensor]:
     """What the model reads of four-fluxes [B, 2, 3, 4] in any unit: everything in units of the row's own N, but `total`."""
     total = total_density(F)
     unit = F / total[:, None, None, None]
@@ -34,81 +33,142 @@ def analytic_columns(F: Tensor, rule: CrossingAware) -> dict[str, Tensor]:
     return {"initial": unit, "box": box, "smaller": found.smaller, "larger": found.larger, "total": total}
 
 
-def family_rows(
-    family: str, rows: int, amplitude: float, least_ratio: float, rule: CrossingAware, seed: int
-) -> tuple[dict[str, Tensor], float]:
-    """`rows` unstable states of a family with I_< / I_> > `least_ratio`, and the share of all states that are such."""
-    found, drawn, kept = [], 0, 0
-    while kept < rows:
-        F = draw_states(family, max(int(1.3 * (rows - kept)), 32), derive(seed, "draw", drawn))
-        columns = analytic_columns(F, rule)
-        good = columns["smaller"] > least_ratio * columns["larger"]
-        found.append({name: value[good] for name, value in columns.items()})
-        drawn, kept = drawn + len(F), kept + int(good.sum())
-        if drawn > 100 * rows:
-            raise DataError(f"hardly any state of {family!r} has I_</I_> > {least_ratio}: lower data.least_ratio.")
-    table = {name: torch.cat([part[name] for part in found])[:rows] for name in found[0]}
-    table["smooth"] = asymptotic_state(table["initial"], rule, smooth=True)[0]
-    table["final"] = perturbed_final_state(table["initial"], amplitude, derive(seed, family), rule)
-    return table, kept / drawn
+def prepared(
+    path: str,
+    heldout: str | None = None,
+    three_flavor: str | None = None,
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+    max_rows: int | None = None,
+) -> Data:
+    """The table that `make prepare` wrote. Groups of rows, never single rows, go to train, validation and test.
+
+    Args:
+        heldout: sim_id seen in the test split alone; null takes the one that a synthetic table names
+        three_flavor: another table (tier t3), added to the test split and scored apart
+        fractions: of groups: training, validation, test
+        max_rows: take the first of the table only
+    """
+    names = ("F_init", "F_true", "F_box", "F_smooth", "ntot", "box_diag", "split_group", "sim_id")
+    columns, known = read_table(path, names)
+    if max_rows is not None:
+        columns = {name: value[:max_rows] for name, value in columns.items()}
+    heldout = heldout or known["heldout_family"]
+    sims = sorted(set(columns["sim_id"].tolist()))
+    if heldout is not None and heldout not in sims:
+        raise DataError(f"{path}: no row has sim_id {heldout!r}.{nearest(heldout, sims)}")
+    table = _unit_rows(columns, path)
+    table["set"] = torch.as_tensor((columns["sim_id"] == heldout).astype(np.int64))
+    own, other = (Columns(table).take(np.flatnonzero(table["set"].numpy() == k)) for k in (0, 1))
+    if len(own) == 0:
+        raise DataError(f"{path}: every row has sim_id {heldout!r}, which is held out: nothing is left to train on.")
+    train, val, test = (own.take(part) for part in group_split(own["block"].numpy(), fractions, seed))
+    tested = [test, other]
+    if three_flavor is not None:
+        extra, more = read_table(three_flavor, names)
+        third = _unit_rows(extra, three_flavor)
+        third["block"] = third["block"] + (1 << 48)
+        third["set"] = torch.full_like(third["block"], 2)
+        tested.append(Columns(third))
+        if more["synthetic"] != known["synthetic"]:
+            raise DataError(f"{three_flavor} and {path} are not both synthetic.")
+    joined = Columns({name: torch.cat([part[name] for part in tested]) for name in test.columns})
+    about: dict[str, Any] = {
+        "fingerprint": fingerprint({**table, **{f"test {k}": v for k, v in joined.columns.items()}}),
+        "synthetic": bool(known["synthetic"]),
+        "tier": known["tier"],
+        "truth": _TRUTH[known["tier"]],
+        "families": [sim for sim in sims if sim != heldout],
+        "heldout_family": heldout,
+        "quadrature": known["settings"]["quadrature"],
+        "variant": known["settings"]["variant"],
+        **training_statistics(train),
+    }
+    return Data(train, val, joined, about, carry=CARRY, group="block")
 
 
-def synthetic_t1(
-    rows: int = 2000,
-    heldout_rows: int = 300,
+_TRUTH = {
+    "t0": "the initial state (synthetic)",
+    "t1": "smooth Box3D on randomly perturbed angular distributions (synthetic)",
+    "t2": "two-flavor quantum kinetics in one dimension, mapped to three flavors (synthetic)",
+    "t3": "three-flavor quantum kinetics in one dimension (synthetic)",
+    "box": "Box3D itself (synthetic)",
+    "files": "simulations read from files",
+}
+
+
+def synthetic(
+    tier: str = "t2",
+    rows: int = 1200,
+    heldout_rows: int = 200,
+    three_flavor_rows: int = 0,
     families: Sequence[str] = ("merger", "random"),
     heldout_family: str = "nsm_like",
-    amplitude: float = 0.05,
     least_ratio: float = 0.03,
-    block: int = 10,
-    azimuths: int = 32,
-    panel: int = 16,
-    samples: int = 32,
+    amplitude: float = 0.05,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    processes: int | None = None,
     seed: int = 0,
     cache_dir: str | None = None,
 ) -> Data:
-    """Unstable synthetic states with final states of tier T1 (`dodo_closure.truth`): no evidence about physics.
-
-    Blocks of rows, never single rows, go to train, validation and test; one family is seen in the test split alone.
+    """Unstable synthetic states with final states of a tier (see `dodo_closure.synthetic`), made on first use.
 
     Args:
+        tier: t1 (analytic, seconds), t2 (two-flavor kinetics, a fifth of a second a row) or t3 (three-flavor, 2 s a row)
         rows: of `families` together, in equal shares
-        heldout_rows: of `heldout_family`, added to the test split
-        amplitude: rms deviation of the angular distributions from maximum entropy
+        heldout_rows: of `heldout_family`, in the test split alone
+        three_flavor_rows: of `families`, with a t3 truth, in the test split alone
         least_ratio: smallest I_< / I_> of a row
-        block: rows drawn together and never split
-        azimuths, panel, samples: of the sphere rule
+        amplitude: of t1: rms deviation of angular distributions from maximum entropy
+        processes: that make rows; null is one per core
     """
-    rule = CrossingAware(azimuths, panel, samples)
-    settings = {
-        "heldout_rows": heldout_rows,
-        "families": [*families, heldout_family],
-        "rows": rows // len(families),
-        "amplitude": amplitude,
-        "least_ratio": least_ratio,
-        "rule": [azimuths, panel, samples],
-        "seed": seed,
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(cache_dir or scratch) / "dodo_closure"
+        options: dict[str, Any] = {"least_ratio": least_ratio, "amplitude": amplitude, "families": list(families)}
+        options |= {"processes": processes, "quiet": cache_dir is None}
+        own = {"tier": tier, "n": rows, "heldout_family": heldout_family, "heldout_n": heldout_rows, "seed": seed}
+        path = _kept(folder, {**options, **own})
+        third = None
+        if three_flavor_rows:
+            own = {"tier": "t3", "n": three_flavor_rows, "heldout_family": None, "heldout_n": 0, "seed": seed + 1}
+            third = _kept(folder, {**options, **own})
+        return prepared(str(path), heldout_family, None if third is None else str(third), fractions, seed)
+
+
+def _kept(folder: Path, options: dict[str, Any]) -> Path:
+    """A table named for its settings and for the code that makes it."""
+    from dodo_closure.prepare import prepare
+
+    sources = (
+        *("box3d", "caps", "conserve", "conversion", "fluxes", "invariants", "minerbo", "prepare", "prepared"),
+        *("qke", "quadrature", "reference", "rows", "states", "synthetic", "truth"),
+    )
+    code = b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in sources)
+    settings = {k: v for k, v in options.items() if k not in ("processes", "quiet")}
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + code).hexdigest()[:16]
+    path = folder / f"synthetic-{options['tier']}-{key}.h5"
+    if not path.is_file():
+        prepare(source="synthetic", output=str(path), **options)
+    return path
+
+
+def _unit_rows(columns: dict[str, np.ndarray], path: str) -> dict[str, Tensor]:
+    """Columns of a table in units of the rows' own N."""
+    total = torch.as_tensor(columns["ntot"])
+    own = ("init", "true", "box", "smooth")
+    four = {name: torch.as_tensor(columns[f"F_{name}"]) / total[:, None, None, None] for name in own}
+    bad = np.flatnonzero(~torch.isfinite(four["true"]).flatten(1).all(dim=1).numpy())
+    if len(bad):
+        raise DataError(f"{path}: 'F_true', row {bad[0]} and {len(bad) - 1} more have no final state to learn.")
+    sides = torch.as_tensor(columns["box_diag"][:, :2])
+    names = {"init": "initial", "true": "final"}
+    return {
+        **{names.get(name, name): value for name, value in four.items()},
+        "smaller": sides.amin(dim=1),
+        "larger": sides.amax(dim=1),
+        "total": total,
+        "block": torch.as_tensor(columns["split_group"]).long(),
     }
-    table = _cached(settings, rule, cache_dir)
-    shares = table.pop("shares")
-    table["block"] = torch.arange(len(table["total"])) // block
-    own, heldout = (Columns(table).take(np.flatnonzero(table["heldout"].numpy() == k)) for k in (0, 1))
-    train, val, test = (own.take(part) for part in group_split(own["block"].numpy(), fractions, seed))
-    test = Columns({name: torch.cat([test[name], heldout[name]]) for name in test.columns})
-    about: dict[str, Any] = {
-        "fingerprint": fingerprint(table),
-        "synthetic": True,
-        "tier": "T1",
-        "truth": "smooth Box3D on randomly perturbed angular distributions (synthetic)",
-        "families": list(families),
-        "heldout_family": heldout_family,
-        "amplitude": amplitude,
-        "unstable_share": dict(zip([*families, heldout_family], shares.tolist(), strict=True)),
-        "rule": {"azimuths": azimuths, "panel": panel, "samples": samples},
-        **training_statistics(train),
-    }
-    return Data(train, val, test, about, carry=CARRY, group="block")
 
 
 def training_statistics(train: Columns) -> dict[str, Any]:
@@ -128,33 +188,3 @@ def training_statistics(train: Columns) -> dict[str, Any]:
         "basis_rms": (basis**2).mean(dim=(0, 2)).sqrt().clamp(min=1e-6).tolist(),
         "residual_rms": rms,
     }
-
-
-def _cached(settings: dict[str, Any], rule: CrossingAware, cache_dir: str | None) -> dict[str, Tensor]:
-    """The rows of all families, kept in a file named for the settings and for the code that made them."""
-    if cache_dir is None:
-        return _generate(settings, rule)
-    folder = Path(__file__).parent
-    sources = ("minerbo", "quadrature", "conserve", "box3d", "states", "truth", "data")
-    code = b"".join((folder / f"{name}.py").read_bytes() for name in sources)
-    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode() + code).hexdigest()[:16]
-    path = Path(cache_dir) / "dodo_closure" / f"synthetic-t1-{key}.npz"
-    if not path.is_file():
-        table = _generate(settings, rule)
-        with write_whole(path) as temporary:
-            np.savez(temporary, allow_pickle=False, **{name: value.numpy() for name, value in table.items()})
-    with np.load(path) as saved:
-        return {name: torch.as_tensor(saved[name]) for name in saved.files}
-
-
-def _generate(settings: dict[str, Any], rule: CrossingAware) -> dict[str, Tensor]:
-    tables, shares = [], []
-    *families, heldout = settings["families"]
-    for family in (*families, heldout):
-        rows = settings["heldout_rows"] if family == heldout else settings["rows"]
-        options = (settings["amplitude"], settings["least_ratio"], rule, settings["seed"])
-        table, share = family_rows(family, rows, *options)
-        tables.append({**table, "heldout": torch.full((rows,), int(family == heldout))})
-        shares.append(share)
-    joined = {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
-    return {**joined, "shares": torch.tensor(shares)}

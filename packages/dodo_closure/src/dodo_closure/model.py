@@ -1,15 +1,51 @@
-"""A learned correction to Box3D that cannot break what Box3D keeps."""
+"""Learned corrections to Box3D: members that see the state through invariants, and what error they expect of themselves."""
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dodo_closure.invariants import SECTOR_FEATURES, sector_basis, sector_features
 
-__all__ = ["EquivariantResidual"]
+__all__ = ["Correction", "EquivariantResidual", "Members"]
 
-_GATE = 0.01  # I_< / I_> below which the correction fades to nothing
+GATE = 0.01  # I_< / I_> below which a correction fades to nothing
+
+
+class Correction(NamedTuple):
+    """What the M members of a model say of B states, in units of N."""
+
+    final: Tensor
+    """[M, B, 2, 3, 4] four-fluxes; they conserve, but are not yet limited to physical states."""
+    error: Tensor
+    """[M, B, 2, 3, 4] half-width of the 68% interval of each member's error, per component."""
+    box_error: Tensor
+    """[M, B, 2, 3, 4] the same of Box3D."""
+
+
+class Members(nn.Module):
+    """M perceptrons side by side, each with its own weights: [M or 1, ..., inputs] to [M, ..., outputs]; last layer zero."""
+
+    def __init__(self, members: int, inputs: int, hidden: int, depth: int, outputs: int):
+        super().__init__()
+        sizes = [inputs, *[hidden] * depth, outputs]
+        layers = [nn.Linear(a, b) for _ in range(members) for a, b in pairwise(sizes)]
+        each = [layers[k :: depth + 1] for k in range(depth + 1)]
+        self.weights = nn.ParameterList([torch.stack([layer.weight.data.T for layer in own]) for own in each])
+        self.biases = nn.ParameterList([torch.stack([layer.bias.data[None] for layer in own]) for own in each])
+        nn.init.zeros_(self.weights[-1])
+        nn.init.zeros_(self.biases[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = x.shape[1:-1]
+        x = x.flatten(1, -2).expand(self.weights[0].shape[0], -1, -1)
+        last = len(self.weights) - 1
+        for k, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x, weight)
+            if k < last:
+                x = nn.functional.silu(x, inplace=not torch.is_grad_enabled())
+        return x.unflatten(1, shape)
 
 
 class EquivariantResidual(nn.Module):
@@ -26,36 +62,42 @@ class EquivariantResidual(nn.Module):
         about: `features` {mean, scale}, `basis_rms` and `residual_rms`, of the training split
         hidden: units of a hidden layer
         depth: hidden layers
+        members: networks, each with weights of its own; their mean is the answer
     """
 
     feature_mean: Tensor
     feature_scale: Tensor
     vector_gain: Tensor
-    density_gain: Tensor
+    rms: Tensor
 
-    def __init__(self, about: dict[str, Any], hidden: int = 128, depth: int = 3):
+    def __init__(self, about: dict[str, Any], hidden: int = 96, depth: int = 3, members: int = 4):
         super().__init__()
         self.register_buffer("feature_mean", torch.tensor(about["features"]["mean"], dtype=torch.float64))
         self.register_buffer("feature_scale", torch.tensor(about["features"]["scale"], dtype=torch.float64))
         rms = torch.tensor(about["residual_rms"], dtype=torch.float64)
         self.register_buffer("vector_gain", rms / torch.tensor(about["basis_rms"], dtype=torch.float64))
-        self.register_buffer("density_gain", rms)
-        layers: list[nn.Module] = []
-        width = len(SECTOR_FEATURES)
-        for _ in range(depth):
-            layers += [nn.Linear(width, hidden), nn.SiLU()]
-            width = hidden
-        self.trunk = nn.Sequential(*layers)
-        self.head = nn.Linear(width, 7)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.register_buffer("rms", rms)
+        self.members = members
+        self.coefficients = Members(members, len(SECTOR_FEATURES), hidden, depth, 7)
+        self.spreads = Members(members, len(SECTOR_FEATURES), hidden // 2, 2, 4)
 
-    def forward(self, initial: Tensor, box: Tensor, smaller: Tensor, larger: Tensor) -> Tensor:
-        """Box3D's four-fluxes `box` [B, 2, 3, 4], corrected; N = 1, float64, not yet limited to physical states."""
-        features = (sector_features(initial, box, smaller, larger) - self.feature_mean) / self.feature_scale
-        out = self.head(self.trunk(features.clamp(-10, 10).to(self.head.weight.dtype))).double()
-        gate = -torch.expm1(-smaller / (_GATE * larger.clamp(min=1e-30)))
-        vector = torch.einsum("bsk,bski->bsi", out[..., :6] * self.vector_gain, sector_basis(initial, box))
-        number = (out[..., 6].mean(dim=1, keepdim=True) * self.density_gain).expand(-1, 2)
-        electron = gate[:, None, None, None] * torch.cat([vector, number[..., None]], dim=-1)[:, :, None]
-        return box + torch.cat([electron, -electron / 2, -electron / 2], dim=-2)
+    def forward(self, initial: Tensor, box: Tensor, smaller: Tensor, larger: Tensor) -> Correction:
+        """Box3D's four-fluxes `box` [B, 2, 3, 4], corrected; N = 1; smaller and larger [B] are Box3D's integrals."""
+        features = sector_features(initial, box, smaller, larger) - self.feature_mean.to(initial)
+        features = (features / self.feature_scale.to(initial)).clamp(-10, 10).to(self.coefficients.weights[0].dtype)[None]
+        out = self.coefficients(features).to(initial)
+        gate = -torch.expm1(-smaller / (GATE * larger.clamp(min=1e-30)))[:, None]
+        gain = (gate[..., None] * self.vector_gain.to(initial))[None]
+        vector = ((out[..., :6] * gain)[..., None, :] @ sector_basis(initial, box))[..., 0, :]
+        number = (out[..., 6].mean(dim=2, keepdim=True) * (gate * self.rms.to(initial))).expand(-1, -1, 2)
+        electron = torch.cat([vector, number[..., None]], dim=-1)[..., None, :]
+        final = box + torch.cat([electron, -electron / 2, -electron / 2], dim=-2)
+        scale = gate[..., None] * self.rms.to(initial) * torch.exp(self.spreads(features).to(initial).clamp(-8, 8))
+        return Correction(final, _per_component(scale[..., :2]), _per_component(scale[..., 2:]))
+
+
+def _per_component(scale: Tensor) -> Tensor:
+    """[M, B, 2, 3, 4] from the scales [M, B, 2, 2] of the density and of one flux component of electron flavor."""
+    density = scale[..., 0].mean(dim=-1, keepdim=True).expand(-1, -1, 2)
+    electron = torch.stack([scale[..., 1], scale[..., 1], scale[..., 1], density], dim=-1)[..., None, :]
+    return torch.cat([electron, electron / 2, electron / 2], dim=-2)

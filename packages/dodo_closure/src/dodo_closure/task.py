@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from dodo_closure.conserve import limit
-from dodo_closure.fluxes import conservation_error, density, flux
+from dodo_closure.data import SETS
+from dodo_closure.fluxes import SPECIES, conservation_error, density, flux
+from dodo_closure.losses import expected_error_loss, loss_named
 
-__all__ = ["Closure", "row_error"]
+__all__ = ["ClosureTask", "combined", "row_error"]
 
 
 def row_error(F: Tensor, truth: Tensor) -> Tensor:
@@ -17,73 +19,135 @@ def row_error(F: Tensor, truth: Tensor) -> Tensor:
     return (F - truth).abs().mean(dim=(1, 2, 3))
 
 
-class Closure(nn.Module):
-    r"""Box3D plus a learned residual, trained on L = <(F - F_true)^2> / D + w <|F - F_true|> / sqrt(D).
+def combined(final: Tensor, error: Tensor, box_error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean of the members, half-width of its 68% interval per component, and whether a row trusts it more than Box3D.
 
-    D is the mean square of F_true - F_Box3D over the training rows, so that Box3D itself scores 1 in the first term. Means
-    run over rows and components. The loss sees the prediction before it is limited to physical states.
+    The width has two parts: what members expect of rows they have not seen, and by how much they disagree, which grows
+    where no member has seen anything alike.
+    """
+    mean, expected, box_expected = final.mean(dim=0), error.mean(dim=0), box_error.mean(dim=0)
+    spread = ((final - mean) ** 2).mean(dim=0) * (len(final) / max(len(final) - 1, 1))
+    bar = torch.sqrt(expected**2 + spread)
+    trusted = bar.mean(dim=(1, 2, 3)) <= box_expected.mean(dim=(1, 2, 3))
+    return mean, bar, trusted
+
+
+class ClosureTask(nn.Module):
+    """Box3D plus a learned residual, by members that are each trained without one fold of the training blocks.
+
+    On that fold each member learns what error to expect of itself, and of Box3D. Where the expected error exceeds Box3D's, the
+    prediction is Box3D's own. The loss sees predictions before they are limited to physical states.
+
+    Args:
+        model: a correction with members, called as model(about=about)
+        loss: weighted_l2 or source_composite
+        terms: its weights
     """
 
-    def __init__(self, about: dict[str, Any], model: Callable[..., nn.Module], l1_weight: float = 1.0):
+    def __init__(
+        self,
+        about: dict[str, Any],
+        model: Callable[..., nn.Module],
+        loss: str = "weighted_l2",
+        terms: dict[str, float] | None = None,
+    ):
         super().__init__()
         self.about = about
         self.residual = model(about=about)
         self.scale = float(about["residual_rms"])
-        self.l1_weight = l1_weight
+        self.loss, self.terms = loss_named(loss), terms or {}
 
-    def _raw(self, batch: dict[str, Tensor]) -> Tensor:
+    def _correct(self, batch: dict[str, Tensor]) -> Any:
         return self.residual(batch["initial"], batch["box"], batch["smaller"], batch["larger"])
 
     def losses(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        error = (self._raw(batch) - batch["final"]) / self.scale
-        squared, absolute = (error**2).mean(), error.abs().mean()
-        loss = (squared + self.l1_weight * absolute).float()
-        return {"loss": loss, "squared": squared.detach().float(), "absolute": absolute.detach().float()}
+        found, truth = self._correct(batch), batch["final"]
+        members = len(found.final)
+        own = torch.arange(members, device=truth.device)[:, None]
+        left_out = (batch["block"] % members == own).to(truth) if members > 1 else torch.zeros_like(found.final[..., 0, 0, 0])
+        terms = self.loss(found.final, truth, 1 - left_out, self.scale, **self.terms)
+        judged = left_out if members > 1 else 1 - left_out
+        error = (found.final - truth).detach()
+        bars = expected_error_loss(found.error, error, judged, self.scale)
+        bars = bars + expected_error_loss(found.box_error, batch["box"] - truth, torch.ones_like(judged), self.scale)
+        total = (terms["loss"] + bars).float()
+        parts = {name: value.detach().float() for name, value in terms.items() if name != "loss"}
+        return {"loss": total, **parts, "bars": bars.detach().float()}
 
     def predict(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`predicted` [B, 2, 3, 4], physical and conserving; `limited` [B]: whether the limiter had to act."""
-        raw = self._raw(batch)
-        final = limit(batch["box"], raw)
+        """`predicted` [B, 2, 3, 4], physical and conserving, its `error`, and whether it is `limited` or `fallen_back`."""
+        found = self._correct(batch)
+        mean, bar, trusted = combined(*found)
+        learned = limit(batch["box"], mean)
+        final = torch.where(trusted[:, None, None, None], learned, batch["box"])
         trace, lepton = conservation_error(batch["initial"], final)
-        moved = (final != raw).flatten(1).any(dim=1)
-        return {"predicted": final, "limited": moved, "conservation": torch.maximum(trace, lepton)}
+        return {
+            "predicted": final,
+            "learned": learned,
+            "error": torch.where(trusted[:, None, None, None], bar, found.box_error.mean(dim=0)),
+            "spread": found.final.std(dim=0, correction=0).mean(dim=(1, 2, 3)),
+            "limited": (learned != mean).flatten(1).any(dim=1),
+            "fallen_back": ~trusted,
+            "conservation": torch.maximum(trace, lepton),
+        }
 
     def score(self, predictions: dict[str, Tensor]) -> dict[str, float]:
-        """Errors beside identity, Box3D and the smooth variant on the same rows; `heldout_…` on the family never trained on."""
-        apart = predictions["heldout"] > 0
-        scores = _scores({k: v[~apart] for k, v in predictions.items()})
-        if bool(apart.any()):
-            scores |= {f"heldout_{k}": v for k, v in _scores({k: v[apart] for k, v in predictions.items()}).items()}
+        """Errors beside identity, Box3D and the smooth variant on the same rows; `heldout_…` on the family never trained on,
+        `t3_…` on three-flavor truth."""
+        scores: dict[str, float] = {}
+        for k, name in enumerate(SETS):
+            rows = predictions["set"] == k
+            if bool(rows.any()):
+                part = _scores({key: predictions[key][rows] for key in _READ if key in predictions})
+                scores |= {f"{name}_{key}" if name else key: value for key, value in part.items()}
+        if "mean_error" in scores and "heldout_mean_error" in scores:
+            scores["heldout_error_ratio"] = scores["heldout_mean_error"] / scores["mean_error"]
         return scores
 
     def example(self) -> dict[str, Tensor]:
-        initial = torch.zeros(2, 2, 3, 4, dtype=torch.float64)
-        initial[..., 3] = 1 / 6
-        zero = torch.zeros(2, dtype=torch.float64)
-        return {"initial": initial, "box": initial.clone(), "smaller": zero, "larger": zero + 0.1}
+        from dodo_closure.closure import example_input
+
+        return example_input()
+
+    def exportable(self) -> nn.Module:
+        from dodo_closure.closure import GraphClosure
+
+        return GraphClosure(self)
+
+
+_READ = (
+    *("initial", "final", "box", "smooth", "predicted", "learned", "error", "spread", "limited", "fallen_back", "conservation"),
+    "smaller",
+)
 
 
 def _scores(p: dict[str, Tensor]) -> dict[str, float]:
-    truth = p["final"]
-    if len(truth) == 0:
-        return {}
+    truth = p["final"].double()
     columns = {"": "predicted", "_identity": "initial", "_box3d": "box", "_smooth": "smooth"}
     errors = {name: row_error(p[column].double(), truth) for name, column in columns.items()}
     scores = {f"mae{name}": float(error.mean()) for name, error in errors.items()}
     mine, box = errors[""], errors["_box3d"]
-    n, size = density(p["predicted"].double()), torch.linalg.vector_norm(flux(p["predicted"].double()), dim=-1)
+    F, bar = p["predicted"].double(), p["error"].double()
+    n, size = density(F), torch.linalg.vector_norm(flux(F), dim=-1)
+    within = (F - truth).abs() <= bar
     return {
         **scores,
         "skill": 1 - scores["mae"] / scores["mae_box3d"],
         "skill_smooth": 1 - scores["mae"] / scores["mae_smooth"],
         "improved": float((mine < box - 1e-7).double().mean()),
         "p95_vs_box3d": float(mine.quantile(0.95) / box.quantile(0.95)),
-        "density_skill": 1 - _density_error(p["predicted"], truth) / _density_error(p["box"], truth),
+        "density_skill": 1 - _part_error(density, F, truth) / _part_error(density, p["box"], truth),
+        "flux_skill": 1 - _part_error(flux, F, truth) / _part_error(flux, p["box"], truth),
+        **{f"mae_{name}": float((F - truth).abs().flatten(1, 2)[:, k].mean()) for k, name in enumerate(SPECIES) if k % 3 < 2},
+        "coverage68": float(within.double().mean()),
+        "mean_error": float(bar.mean()),
+        "spread": float(p["spread"].mean()),
+        "fallen_back": float(p["fallen_back"].double().mean()),
         "limited": float(p["limited"].double().mean()),
         "conservation": float(p["conservation"].max()),
         "unphysical": float(((n < -1e-7) | (size > n + 1e-7)).flatten(1).any(dim=1).double().mean()),
     }
 
 
-def _density_error(F: Tensor, truth: Tensor) -> float:
-    return float((density(F.double()) - density(truth)).abs().mean())
+def _part_error(part: Callable[[Tensor], Tensor], F: Tensor, truth: Tensor) -> float:
+    return float((part(F.double()) - part(truth)).abs().mean())

@@ -12,8 +12,9 @@ the best that any closure can do: a floor, not a rival. Quantum-kinetic simulati
 import torch
 from torch import Tensor
 
-from dodo_closure.box3d import STEEPEST, convert, crossing_frames
+from dodo_closure.box3d import STEEPEST
 from dodo_closure.conserve import limit
+from dodo_closure.conversion import convert, crossing_frames
 from dodo_closure.fluxes import heavy_average, total_density
 from dodo_closure.minerbo import Minerbo, maximum_entropy
 from dodo_closure.quadrature import CrossingAware, Lebedev, Rule
