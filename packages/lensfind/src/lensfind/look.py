@@ -141,7 +141,7 @@ _UNITS = {
     "arc_snr": "arc\u00a0S/N\u00a0{:.0f}",
     "magnification": "μ {:.1f}",
     "flux_ratio": "arc/total {:.2f}",
-    "seeing": "seeing {:.2f}",
+    "seeing": "seeing ×{:.2f}",
     "psf_fwhm": "PSF {:.2f}″",
     "depth": "depth {:.1f}",
     "z_spec": "z {:.3f}",

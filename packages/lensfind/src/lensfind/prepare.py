@@ -77,10 +77,17 @@ def simulated_source(
         "class_prior": class_prior,
     }  # fmt: skip
 
+    width = float(survey.column("psf_fwhm").mean())
+
     def read_many(rows: np.ndarray) -> list[Found]:
         columns = simulate(seeds[rows], torch.from_numpy(kinds[rows]), survey, population, size, oversample)
         arrays = {name: values.numpy() for name, values in columns.items() if name not in ("kind", "seed")}
         image, variance = arrays.pop("image"), arrays.pop("variance")
+        for ours, name in (("q", "axis_ratio"), ("lens_radius", "half_light_radius")):
+            if ours in arrays:
+                arrays[name] = arrays.pop(ours)
+        if "seeing" in arrays:  # the simulator's is a factor on the survey's, the manifest's is in arcsec
+            arrays["psf_fwhm"] = arrays["seeing"] = arrays["seeing"] * width
         return [
             Found(image[k], variance[k], {name: values[k].item() for name, values in arrays.items() if values.ndim == 1})
             for k in range(len(rows))

@@ -115,7 +115,8 @@ def _labelled(table: pd.DataFrame, share: float, seed: int) -> np.ndarray:
     return lens & (np.array(draw) < share)
 
 
-def _columns(table: pd.DataFrame, labelled: np.ndarray, kinds: Sequence[str]) -> dict[str, torch.Tensor]:
+def _columns(table: pd.DataFrame, labelled: np.ndarray, kinds: Sequence[str], seeing: float) -> dict[str, torch.Tensor]:
+    """Labels and truths of rows; `seeing` is carried relative to that of the survey, as in simulated data."""
     columns = {
         "labelled": torch.from_numpy(labelled.astype(np.uint8)),
         "label": torch.from_numpy(table["label"].to_numpy(dtype=np.int8)),
@@ -125,7 +126,8 @@ def _columns(table: pd.DataFrame, labelled: np.ndarray, kinds: Sequence[str]) ->
         columns["lens"] = torch.from_numpy((table["label"] == 1).to_numpy(dtype=np.uint8))
     for name in CARRIED_NUMBERS:
         if name in table and table[name].notna().any():
-            columns[name] = torch.from_numpy(table[name].to_numpy(dtype=np.float32, na_value=np.nan).copy())
+            values = torch.from_numpy(table[name].to_numpy(dtype=np.float32, na_value=np.nan).copy())
+            columns[name] = values / seeing if name == "seeing" else values
     if known(table["kind"]).all():
         columns["kind"] = torch.tensor([kinds.index(name) for name in table["kind"]], dtype=torch.uint8)
     if table["seed"].notna().all():
@@ -192,8 +194,8 @@ def stored(
     `learning` says what labels must carry: "supervised" refuses unlabeled rows, "pu" takes them; both refuse a single class.
     Rows that have no split get one by group. `labelled_share` of the lenses are labelled where all labels are known (the others
     stand among the unlabeled, as on the sky). `size` cuts to the middle; `bands` picks and orders; `wavelengths` (nm) are for
-    filters whose names do not tell. Truths are carried: lens (where known of all rows), theta_E, arc_snr, flux_ratio, seeing,
-    kind, …; `row` is the row of the manifest.
+    filters whose names do not tell. Truths are carried: lens (where known of all rows), theta_E, arc_snr, flux_ratio, seeing (over
+    its median), kind, …; `row` is the row of the manifest.
     """
     store = _opened(path, source, bands, survey)
     planes = _planes(store.about["bands"], bands)
@@ -238,12 +240,13 @@ def stored(
             f"augment.rotate: cutouts are {store.shape[-1]} pixels, and turning needs {wide_enough(size)} for a network that "
             f"sees {size}: set data.size={2 * (int((store.shape[-1] - 4) / math.sqrt(2)) // 2)}, or prepare wider ones."
         )
+    seeing = float(table["seeing"][training].median())
     sides = {}
     for name in SPLITS:
         rows = np.flatnonzero(intact & (table["split"] == name).to_numpy())
         if len(rows) == 0:
             raise DataError(f"{store.directory}: no row is in the {name} split.")
-        columns = _columns(table.iloc[rows], labelled[rows], kinds)
+        columns = _columns(table.iloc[rows], labelled[rows], kinds, seeing)
         sides[name] = Cutouts(store, rows, columns, planes, size, masked, transform.wide and name == "train")
     shared = [name for name in sides["train"].columns if all(name in side.columns for side in sides.values())]
     grouped = table["sky_group_id"].nunique() < len(table)

@@ -207,11 +207,8 @@ class Fresh:
         labelled = batch["labelled"].bool()
         seeds, kinds = self.scenes(labelled, draws)
         r = self.recipe
-        parts = []
-        for start in range(0, len(seeds), _BATCH):
-            rows = slice(start, start + _BATCH)
-            parts.append(simulate(seeds[rows], kinds[rows], r.survey, r.population, r.size, r.oversample))
-        drawn = {name: torch.cat([part[name] for part in parts]).to(labelled.device) for name in parts[0] if name != "variance"}
+        scenes = simulate(seeds, kinds, r.survey, r.population, r.size, r.oversample)
+        drawn = {name: values.to(labelled.device) for name, values in scenes.items() if name != "variance"}
         drawn |= {"labelled": batch["labelled"], "lens": (kinds == LENS).to(torch.uint8), "kind": kinds.to(torch.uint8)}
         return self.then(drawn, draws)
 
