@@ -36,20 +36,20 @@ def draw(predictions: Arrays, about: dict[str, Any], directory: Path) -> list[Fi
             directory / "errors.png",
             "How large the errors are",
             f"Share of test states whose error is below the abscissa: families seen in training ({families})"
-            f"{', one never seen (' + str(about['heldout_family']) + ')' if about['heldout_family'] else ''}, and, where there are "
-            "such, states whose truth was computed with three flavors." + note,
+            f"{', one never seen (' + str(about['heldout_family']) + ')' if about['heldout_family'] else ''}, and, where there "
+            "are such, states whose truth was computed with three flavors." + note,
         ),
         Figure(
             directory / "crossing_depth.png",
             "Where the residual helps",
-            "Left: median error in equally filled bins of the depth of the crossing, I_< / I_>, of all test states; bands hold the "
-            "middle half. Right: the skill 1 - error / Box3D's error in the same bins." + note,
+            "Left: median error in equally filled bins of the depth of the crossing, I_< / I_>, of all test states; bands hold "
+            "the middle half. Right: the skill 1 - error / Box3D's error in the same bins." + note,
         ),
         Figure(
             directory / "species.png",
             "Species by species, component by component",
-            "Mean error of the number density and of a flux component, of each species (x: one heavy flavor), in units of N, for "
-            "families seen in training; bars are 95% bootstrap intervals over states." + note,
+            "Mean error of the number density and of a flux component, of each species (x: one heavy flavor), in units of N, "
+            "for families seen in training; bars are 95% bootstrap intervals over states." + note,
         ),
         Figure(
             directory / "changes.png",
@@ -60,8 +60,8 @@ def draw(predictions: Arrays, about: dict[str, Any], directory: Path) -> list[Fi
         Figure(
             directory / "calibration.png",
             "Does the closure know its error?",
-            "Left: how often each component's error is within k times its error bar (half-width of the 68% interval), against a "
-            "normal distribution. Right: actual against expected mean error of a state, in equally filled bins." + note,
+            "Left: how often each component's error is within k times its error bar (half-width of the 68% interval), against "
+            "a normal distribution. Right: actual against expected mean error of a state, in equally filled bins." + note,
         ),
         Figure(
             directory / "flux_factors.png",
@@ -71,9 +71,9 @@ def draw(predictions: Arrays, about: dict[str, Any], directory: Path) -> list[Fi
         Figure(
             directory / "sky.png",
             "One state on the sphere, before and after",
-            f"Electron-minus-heavy lepton number G(n) of test state {row}, from maximum-entropy distributions of its four-fluxes: "
-            "initial, Box3D, predicted and true. Mollweide projection about the crossing axis of the initial state; one "
-            "colour scale, in units of N per steradian; black: G = 0." + note,
+            f"Electron-minus-heavy lepton number G(n) of test state {row}, from maximum-entropy distributions of its "
+            "four-fluxes: initial, Box3D, predicted and true. Mollweide projection about the crossing axis of the initial state; "
+            "one colour scale, in units of N per steradian; black: G = 0." + note,
         ),
     ]
 

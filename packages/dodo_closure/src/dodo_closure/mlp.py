@@ -1,5 +1,6 @@
 """The plain network of an earlier attempt, put right: 27 invariants in, 24 residuals out. For comparison only."""
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -39,8 +40,8 @@ class ResidualBlock(nn.Module):
 class InvariantResidual(nn.Module):
     """Residual blocks on the 27 invariants; Cartesian components out, projected onto what is conserved.
 
-    Invariants do not know which way a state points, Cartesian components do: on states of every orientation the fluxes cannot be
-    learned. `frame: state` predicts in a frame made from the state itself instead (the lepton-number flux, then the heavy
+    Invariants do not know which way a state points, Cartesian components do: on states of every orientation the fluxes cannot
+    be learned. `frame: state` predicts in a frame made from the state itself instead (the lepton-number flux, then the heavy
     flux), which mends that where these vectors are not small or parallel.
 
     Args:
@@ -71,7 +72,7 @@ class InvariantResidual(nn.Module):
         self.register_buffer("residual_rms", torch.tensor(about["residual_rms"], dtype=torch.float64))
         widths = [27, *[hidden] * depth]
         options = (activation, batch_norm, dropout)
-        blocks = [ResidualBlock(a, b, *options) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+        blocks = [ResidualBlock(a, b, *options) for a, b in pairwise(widths)]
         self.trunk = nn.Sequential(*blocks)
         self.head = nn.Linear(hidden, 24)
         nn.init.zeros_(self.head.weight)

@@ -23,7 +23,7 @@ def _excess(F: np.ndarray, frame: Any, directions: np.ndarray) -> np.ndarray:
 
 
 def sky_maps(p: dict[str, np.ndarray], about: dict[str, Any], path: Path, row: int | None = None) -> int:
-    """Mollweide maps of G of one test state, initial, Box3D, predicted and true; returns the row: that of median Box3D error."""
+    """Mollweide maps of G of one test state, before, Box3D, predicted, true; returns the row: that of median Box3D error."""
     import torch
 
     from dodo_closure.conversion import crossing_frames

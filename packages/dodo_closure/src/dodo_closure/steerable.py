@@ -1,8 +1,8 @@
 """The residual by steerable features (e3nn, an optional extra), for comparison with the basis form: one tensor product more
 general, and slower.
 
-Nodes are the six species; a layer mixes, for each, what it knows of itself, of the other flavors, of its antiparticle and of the
-rest (the four maps that permutations leave), through gated tensor products of vectors and scalars.
+Nodes are the six species; a layer mixes, for each, what it knows of itself, of the other flavors, of its antiparticle and of
+the rest (the four maps that permutations leave), through gated tensor products of vectors and scalars.
 """
 
 from typing import Any
@@ -71,7 +71,8 @@ class SteerableResidual(nn.Module):
         sides = [10 * side[:, None, None].expand_as(electron) for side in (smaller, larger)]
         scalars = torch.stack([6 * density(initial), density(change), electron, *sides], dim=-1).to(kind)
         vectors = torch.stack([6 * flux(initial), flux(change)], dim=-2).to(kind)
-        for product, gate in self.layers:  # type: ignore[misc]
+        for layer in self.layers:
+            product, gate = layer.children()
             turned = relation_means(vectors.transpose(-1, -2).flatten(-2)).unflatten(-1, (4, 3, -1)).transpose(-1, -2)
             x = torch.cat([relation_means(scalars), turned.flatten(-3)], dim=-1)
             y = gate(product(x, x))
