@@ -72,11 +72,13 @@ def mc_dropout(
     trained dropout masks: with dropout before the last layer alone, see `last_layer_moments`, the variance grows with the
     activations and says little of unfamiliar inputs.
     """
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    with dropout_only(model, drop_path=drop_path) as chosen, torch.random.fork_rng(devices=sorted(devices, key=str)):
+    cuda = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    with dropout_only(model, drop_path=drop_path) as chosen, torch.random.fork_rng(devices=cuda):
         if not chosen:
             raise ConfigError("this model has no dropout of a rate above 0, so that Monte Carlo dropout has nothing to vary.")
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which seeds devices that are not put back
+        for index in cuda:
+            torch.cuda.default_generators[index].manual_seed(seed)
         passes = [(call or model)(*inputs) for _ in range(samples)]
     return tree_map(lambda *tensors: torch.stack(tensors), *passes)
 
