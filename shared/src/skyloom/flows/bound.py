@@ -18,7 +18,7 @@ from torch.distributions import Transform, constraints
 
 __all__ = ["ROWS_AT_ONCE", "Bound", "Given", "Step", "run"]
 
-ROWS_AT_ONCE = 2048  # rows through all layers together where no gradient is kept: their hidden units then stay in the cache
+ROWS_AT_ONCE = 8192  # rows through all layers together where no gradient is kept
 MANY_DRAWS = 256  # from here on the draws of an object lie next to each other; below, the objects do
 LARGEST = 1e9  # coordinates beyond, in the flow's own units, are read as this: squares, products and gradients stay finite
 
@@ -50,12 +50,14 @@ class Step(nn.Module):
 
 def first_layer(y: Tensor, given: Given | None, weight: Tensor, bias: Tensor) -> Tensor:
     """`W [y, c] + b` `[H, rows]` of coordinates `y` `[d, ...]` and a context that may be ready made and shared by many rows."""
-    flat = y.reshape(len(y), y.shape[1:].numel())
+    flat = y if y.dim() == 2 else y.reshape(len(y), y.shape[1:].numel())
     if given is None:
         return torch.addmm(bias.unsqueeze(1), weight, flat)
     value = given.value
     if not given.ready:
-        return torch.addmm(bias.unsqueeze(1), weight, torch.cat([flat, value.expand(-1, *y.shape[1:]).reshape(len(value), -1)]))
+        if value.dim() > 2:
+            value = value.expand(-1, *y.shape[1:]).reshape(len(value), -1)
+        return torch.addmm(bias.unsqueeze(1), weight, torch.cat([flat, value]))
     weight = weight[:, : len(y)]
     if value[0].numel() == 1:  # one object: its part is one more column of the matrix, and costs no pass over the rows
         ones = flat.new_ones(1, flat.shape[1])
@@ -144,6 +146,10 @@ class Bound(Transform):
 
     def _in_chunks(self, y: Tensor, givens: list[Given | None], inverse: bool) -> tuple[Tensor, Tensor]:
         whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or y[0].numel() <= ROWS_AT_ONCE
+        if whole and y.shape[1] == 1:  # two axes are handled faster than three
+            flat = [g if g is None else Given(g.value.squeeze(1), g.ready) for g in givens]
+            z, ladj = self.runner(self.steps, flat, y.squeeze(1).contiguous(), inverse)
+            return z.unsqueeze(1), ladj.unsqueeze(0)
         if whole:
             return self.runner(self.steps, givens, y.contiguous(), inverse)
         out, total = torch.empty_like(y, memory_format=torch.contiguous_format), y.new_empty(y.shape[1:])
