@@ -78,8 +78,8 @@ def main():
         memory.append(held)
     note = (
         f"One thread, CPU seconds, prevalence {PREVALENCE:g}, synthetic scores. Ours is all of `ranking_scores`: AUROC, "
-        "average precision, TPR_0, TPR_10, TPR at five FPRs with intervals; the peers' is AUROC and average precision, which agree to "
-        "1e-12. Peak memory, ours and scikit-learn's: " + "; ".join(memory) + "."
+        "average precision, TPR_0, TPR_10, TPR at five FPRs with intervals; the peers' is AUROC and average precision, which "
+        "agree to 1e-12. Peak memory, ours and scikit-learn's: " + "; ".join(memory) + "."
     )
     write_table("ranking", "Ranking metrics", table, note)
 

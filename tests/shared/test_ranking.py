@@ -7,13 +7,23 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from skyloom.errors import DataError
-from skyloom.metrics import Ranking, auroc_delong, delong, mcnemar, paired_bootstrap, ranking_scores, stratified_recall
+from skyloom.metrics import (
+    Ranking,
+    auroc_delong,
+    bootstrap,
+    delong,
+    mcnemar,
+    paired_bootstrap,
+    ranking_scores,
+    stratified_recall,
+)
 
 MODULES = ("comparison", "discovery", "operating_points", "prevalence", "proportions", "ranking", "strata")
 
@@ -258,6 +268,30 @@ def test_shuffled_labels_rank_at_chance():
     rng = np.random.default_rng(7)
     e = auroc_delong(rng.normal(size=4000), rng.random(4000) < 0.1)
     assert e.low < 0.5 < e.high
+
+
+@pytest.mark.slow
+def test_bootstrap_intervals_of_auroc_cover_the_binormal_truth():
+    """By rows over 300 samples; and by groups where each group shares an error, where rows alone would not cover."""
+    rng = np.random.default_rng(9)
+    truth, trials, covered = norm.cdf(1.5 / np.sqrt(2)), 300, {"rows": 0, "groups": 0, "rows of groups": 0}
+
+    def score(p):
+        return {"auroc": Ranking(p["s"].numpy(), p["y"].numpy()).auroc}
+
+    for _ in range(trials):
+        y = torch.arange(200) < 80
+        s = torch.from_numpy(rng.normal(1.5 * y.numpy(), 1))
+        alone = bootstrap(score, {"s": s, "y": y}, None, rng)["auroc"]
+        covered["rows"] += alone.low <= truth <= alone.high
+        groups = torch.arange(200) // 5  # of one class each, whose five rows share most of their scatter
+        shared = rng.normal(size=40)[groups.numpy()] * np.sqrt(0.8) + rng.normal(size=200) * np.sqrt(0.2)
+        s = torch.from_numpy(1.5 * y.numpy() + shared)
+        for name, by in (("groups", groups), ("rows of groups", None)):
+            e = bootstrap(score, {"s": s, "y": y}, by, rng)["auroc"]
+            covered[name] += e.low <= truth <= e.high
+    assert covered["rows"] / trials == pytest.approx(0.95, abs=0.035)
+    assert covered["groups"] / trials > 0.89 and covered["rows of groups"] / trials < 0.8
 
 
 @pytest.mark.slow
