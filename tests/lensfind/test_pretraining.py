@@ -152,3 +152,32 @@ def test_the_second_stage_begins_where_the_first_ended(small, tmp_path):
     assert not torch.equal(weights["embed.weight"], backbone_of(task(small.about)).state_dict()["embed.weight"])
     assert "test/auroc" in metrics
     assert (run.directory / "pretraining" / "checkpoints" / "best.pt").exists()
+
+
+def test_two_pictures_of_a_lens_share_the_lens_and_not_the_source(small):
+    from lensfind.lens_pairs import LensPairs, another_source
+    from lensfind.population import LENS
+    from lensfind.scene import draw_scenes
+
+    learner = LensPairs(made(small), small.about)
+    lenses = np.flatnonzero(small.train["kind"].numpy() == LENS)[:12]
+    batch = small.train.__getitems__(lenses)
+    scene, other = (
+        draw_scenes(s, batch["kind"].long(), learner.population, learner.survey, 40) for s in (batch["seed"], batch["seed"] ^ 1)
+    )
+    mixed = another_source(scene, other)
+    assert torch.equal(mixed.theta_e, scene.theta_e)
+    assert torch.equal(mixed.lens_flux, scene.lens_flux)
+    assert torch.equal(mixed.offset, other.offset)
+    second = learner.second(batch)
+    assert second.shape == batch["image"].shape
+    core = slice(18, 22)
+    ratio = second[:, 2, core, core].sum(dim=(1, 2)) / batch["image"][:, 2, core, core].sum(dim=(1, 2))
+    assert float((ratio.log().abs() < 0.35).float().mean()) > 0.7  # the galaxy in the middle is the same
+    apart = (second - batch["image"])[:, 0].abs().amax(dim=(1, 2)) / learner.finder.noise[0, 0, 0]
+    assert (apart > 6).float().mean() > 0.7  # and the arcs are not
+    loss = learner.losses(batch)["loss"]
+    loss.backward()
+    assert torch.isfinite(loss)
+    with pytest.raises(ConfigError, match="simulated"):
+        LensPairs(made(small), {k: v for k, v in small.about.items() if k != "population"})

@@ -82,8 +82,8 @@ def randomised(finder: LensFinder, seed: int = 0) -> LensFinder:
 
 
 def _area(curve: Tensor) -> float:
-    """Mean probability along the curve, over that at its start."""
-    return float((curve.mean(dim=1) / curve[:, 0].clamp(min=1e-6)).mean())
+    """Mean score along the curves, over that at their start."""
+    return float(curve.mean() / curve[:, 0].mean())
 
 
 def explain(run: Run, n: int = 6, steps: int = 10, output: str | None = None) -> dict[str, Any]:

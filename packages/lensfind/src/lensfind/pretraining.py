@@ -1,5 +1,6 @@
 """Two stages in one run: what cutouts look like, learned without labels; then what a lens looks like, from those weights."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -63,7 +64,8 @@ def _first_stage(
 ) -> None:  # fmt: skip
     torch.manual_seed(seed)
     finder = task(about=data.about)
-    learner = method(finder=finder)
+    asks = inspect.signature(method).parameters
+    learner = method(finder=finder, **({"about": data.about} if "about" in asks else {}))
     directory = run.directory / "pretraining"
     inner = Run.open(directory, run.writable) if (directory / "config.yaml").exists() else None
     if inner is None and fabric.global_rank == 0:
