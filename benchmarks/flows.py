@@ -275,9 +275,9 @@ def write(rows, quick):
     ]
     head = "| case | peer | version | ratio peer/ours: median | min | max | target | |\n|---|---|---|---|---|---|---|---|"
     notes = (
-        f"{FEATURES} targets, {CONTEXT} observables, float32, one thread, CPU seconds, interleaved. FrEIA and zuko run with the "
-        "weights of ours, and give the same densities; nflows and sbi have networks of the same widths. FrEIA's users draw by "
-        "repeating the context, all at once or object by object: both are shown. sbi's nsf is a coupling flow, and draws in "
+        f"{FEATURES} targets, {CONTEXT} observables, float32, one thread, CPU seconds, interleaved. FrEIA and zuko run with "
+        "the weights of ours, and give the same densities; nflows and sbi have networks of the same widths. FrEIA is drawn by "
+        "repeating the context, as its users do, all at once or object by object. sbi's nsf is a coupling flow, and draws in "
         "fewer passes than an autoregressive one. Splines and autoregressive layers draw for 100 objects, since zuko needs "
         "several GB for a million rows at once."
     )
