@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 
 from lensfind.calibrating import calibration, conformal_sets, conformal_thresholds, platt
 from lensfind.scores import calibration_error, scores, sigmoid
-from skyloom.errors import DataError
+from skyloom.errors import ConfigError, DataError
 
 
 def sample(prior, labelled=4000, unlabeled=40_000, seed=0):
@@ -83,3 +83,44 @@ def test_the_sum_of_probabilities_is_compared_with_the_lenses_there_are():
     assert found["lenses_ratio"] == pytest.approx(1, abs=0.05)
     assert found["auroc"] == pytest.approx(0.921, abs=0.01)  # Phi(sqrt 2)
     assert found["tpr_at_fpr_1e-2"] == pytest.approx(0.372, abs=0.03)
+
+
+def test_an_estimated_prior_calibrates_where_the_stated_one_is_wrong(tmp_path):
+    """A finder that believes in half as many lenses as there are: the estimate puts the sum of its probabilities right."""
+    import torch
+
+    from lensfind.calibrating import CalibratedTrainer
+    from lensfind.task import Scored
+    from skyloom.data import Columns, Data
+    from skyloom.run import Run
+    from skyloom.run.files import read_json
+
+    class Given(Scored):
+        def __init__(self):
+            super().__init__(0.1)
+            self.free = torch.nn.Parameter(torch.zeros(()))
+
+        def losses(self, batch):
+            return {"loss": self.free**2}
+
+        def predict(self, batch):
+            return {"logit": batch["x"] + 0 * self.free}
+
+    logit, labelled, lens = sample(0.2, labelled=2000, unlabeled=10_000)
+    rows = Columns({"x": torch.from_numpy(logit).float(), "labelled": torch.from_numpy(labelled)})
+    about = {"fingerprint": "given", "synthetic": True}
+    goal = [{"metric": "val/auroc_pu", "direction": "maximize"}]
+    ratios = {}
+    for prior in ("stated", "estimated"):
+        run = Run.create(tmp_path, {"pkg": "lensfind"}, directory=tmp_path / prior)
+        task = Given()
+        loop = CalibratedTrainer(epochs=1, batch_size=12_000, objective=goal, quiet=True, prior=prior)
+        loop.fit(task, Data(rows, rows, rows, about=about, carry=("labelled",)), run=run)
+        p = sigmoid(float(task.slope) * logit[~labelled] + float(task.offset))
+        ratios[prior] = p.sum() / lens[~labelled].sum()
+        noted = read_json(run.directory / "calibration.json")
+        assert noted["estimated_prior"]["value"] == pytest.approx(0.2, rel=0.15)
+    assert ratios["stated"] == pytest.approx(0.5, abs=0.05)
+    assert ratios["estimated"] == pytest.approx(1.0, abs=0.15)
+    with pytest.raises(ConfigError, match="stated or estimated"):
+        CalibratedTrainer(prior="guessed")

@@ -11,6 +11,7 @@ a lens is ruled out below the alpha-quantile of labelled lenses, a non-lens abov
 whose distribution is $(F_U - \pi F_P) / (1 - \pi)$.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,8 @@ import numpy as np
 
 from lensfind.scores import sigmoid
 from skyloom.data.tables import write_columns
-from skyloom.errors import DataError
+from skyloom.errors import ConfigError, DataError
+from skyloom.pu import best_bin
 from skyloom.training import Trainer, checkpoints
 
 __all__ = ["CalibratedTrainer", "calibration", "conformal_sets", "conformal_thresholds", "platt"]
@@ -92,18 +94,30 @@ def calibration(logit: np.ndarray, labelled: np.ndarray, prior: float, alpha: fl
 class CalibratedTrainer(Trainer):
     """The loop, and then calibration of the task with its best weights on the validation split.
 
-    Slope, offset and thresholds join the best checkpoint, and the validation predictions the run's directory, where thresholds
-    and ensembles are chosen from.
+    The class prior is the stated one, or with `prior="estimated"` that of `skyloom.pu.best_bin` on the validation logits, which
+    is noted in any case. Slope, offset and thresholds join the best checkpoint, and the validation predictions the run's
+    directory, where thresholds and ensembles are chosen from.
     """
 
     alpha: float = 0.1  # share of each class that conformal sets may miss
+    prior: str = "stated"  # or estimated: calibrate at the prior that validation tells, where it tells one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prior not in ("stated", "estimated"):
+            raise ConfigError(f"trainer.prior={self.prior}: choose stated or estimated.")
 
     def fit(self, task: Any, data: Any, *args: Any, **more: Any) -> Any:
         progress = super().fit(task, data, *args, **more)
         predictions = self.predict(task, data.val, data.carry, "val", label="calibrating")
         values: dict[str, float] | None = None
         if self._fabric.global_rank == 0:
-            values = calibration(predictions["logit"].numpy(), predictions["labelled"].numpy(), task.prior, self.alpha)
+            logit, labelled = predictions["logit"].numpy(), predictions["labelled"].numpy()
+            estimate = best_bin(logit[labelled > 0], logit[labelled == 0])
+            used = estimate.value if self.prior == "estimated" and not estimate.refused else task.prior
+            if self.prior == "estimated" and estimate.refused:
+                warnings.warn(f"calibrated at the stated prior {task.prior:g}: {estimate.refused}.", stacklevel=2)
+            values = calibration(logit, labelled, used, self.alpha) | {"prior": used}
         values = self._fabric.broadcast(values)
         assert values is not None
         task.calibrate(values)
@@ -115,5 +129,7 @@ class CalibratedTrainer(Trainer):
             kept = {name: own[name].detach().cpu() for name in ("slope", "offset", "conformal")}
             checkpoints.save({**state, "task": {**state["task"], **kept}}, run.checkpoints, "best")
             write_columns(run.directory / "predictions" / "val.parquet", predictions, data.about)
-            run.write_json("calibration.json", {**values, "prior": task.prior, "synthetic": bool(data.about["synthetic"])})
+            plain = {name: value if np.isfinite(value) else None for name, value in values.items()}
+            told = {"estimated_prior": estimate.to_json(), "synthetic": bool(data.about["synthetic"])}
+            run.write_json("calibration.json", {**plain, **told})
         return progress
