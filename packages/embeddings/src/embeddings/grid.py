@@ -73,11 +73,14 @@ def draw_grid(
                 if row in pictures:
                     axes.imshow(pictures[row], cmap="gray", origin="lower" if pictures[row].ndim == 2 else "upper")
                 words = [f"{label_of(about, n)} {columns[f'truth.{n}'][row]:.3g}" for n in show] if row >= 0 else []
-                axes.set_xlabel("\n".join(words), fontsize=4.2, labelpad=1.5)
+                if images is None:
+                    axes.text(0.5, 0.5, "\n".join(words), fontsize=4.6, ha="center", va="center", transform=axes.transAxes)
+                else:
+                    axes.set_xlabel("\n".join(words), fontsize=4.2, labelpad=1.5)
                 axes.set_title("query" if k == 0 else f"{k}", fontsize=5.5, pad=2)
                 for spine in axes.spines.values():
-                    spine.set_visible(k == 0)
-                    spine.set_color("#D55E00")
+                    spine.set_visible(True)
+                    spine.set_color("#D55E00" if k == 0 else "0.85")
         finish(figure, about, path)
     return every
 

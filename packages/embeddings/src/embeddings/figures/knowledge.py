@@ -30,7 +30,7 @@ def probes(predictions: Mapping[str, np.ndarray], about: About, path: Path) -> d
             plotted[name] = _draw_probe(axes, about, name, names, 0.75 * shift, PALETTE[place % len(PALETTE)])
         _draw_null(axes, about, model)
         lowest = min(-0.04, *(float(np.nanmin([*p["low"], *p["knn"], *p["r2"]])) - 0.02 for p in plotted.values()))
-        axes.set(xlabel="held-out $R^2$", title=model, xlim=(max(lowest, -0.3), 1.0))
+        axes.set(xlabel="held-out $R^2$", title=model, xlim=(max(lowest, -0.3), 1.02))
         for k in range(len(names) - 1):
             axes.axhline(k + 0.5, color="0.9", lw=0.5, zorder=0)
         axes.grid(visible=False, axis="y")
@@ -141,11 +141,11 @@ def labels(predictions: Mapping[str, np.ndarray], about: About, path: Path, most
             axes.plot(x, y, line, color=colour, marker=".", ms=4, lw=1.1, label=embedding)
             axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
             plotted[f"{embedding} {name}"] = y
-        axes.set(
-            xscale="log",
-            title=label_of(about, name),
-            ylim=(min(0, axes.get_ylim()[0], -0.02) if axes.get_ylim()[0] > -0.3 else -0.3, 1),
-        )
+        lowest = axes.get_ylim()[0]
+        axes.set(xscale="log", title=label_of(about, name), ylim=(max(min(lowest, -0.02), -0.3), 1.02))
+        counts = sorted({row["labels"] for row in about["labels"]})
+        axes.set_xticks(counts, [f"{count // 1000}k" if count >= 1000 else str(count) for count in counts])
+        axes.minorticks_off()
     for axes in grid.flat[len(names) :]:
         axes.set_axis_off()
     for axes in grid[-1]:

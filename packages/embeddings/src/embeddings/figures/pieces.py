@@ -127,7 +127,10 @@ def point_size(points: int) -> float:
 
 def finish(figure: Any, about: About, path: Path) -> None:
     if about["synthetic"]:
-        figure.text(0.995, 0.995, "synthetic data", ha="right", va="top", fontsize=6, color="0.4")
+        if figure.get_suptitle():
+            figure.suptitle(f"{figure.get_suptitle()} (synthetic data)", fontsize=8)
+        else:
+            figure.suptitle("synthetic data", x=0.995, ha="right", fontsize=6, color="0.4")
     save(figure, path)
 
 

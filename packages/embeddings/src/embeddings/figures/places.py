@@ -164,9 +164,8 @@ def outliers(predictions: Predictions, about: About, path: Path, method: str, sh
             if score is None:
                 continue
             high = np.flatnonzero(placed & (score > 1 - share))
-            axes.scatter(
-                *xy[high].T, s=9, c=colour, marker=mark, lw=0.7, label=f"{word} ({len(high)})" if word == "own" else None
-            )
+            label = f"own ({len(high)})" if word == "own" else "other modality" if name == others[0] else None
+            axes.scatter(*xy[high].T, s=9, c=colour, marker=mark, lw=0.7, label=label)
             plotted[f"{embedding} {name}"] = high
         axes.legend(fontsize=5.5, loc="best")
         axes.set(title=embedding, xlabel=first, ylabel=second, xticks=[], yticks=[])
