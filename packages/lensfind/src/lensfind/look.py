@@ -45,7 +45,8 @@ def look(
     if not groups:
         raise DataError(f"the {split} split is empty: there is nothing to look at.")
     words = "synthetic " if about["synthetic"] else ""
-    title = f"{about['survey']['name'].upper()}: {words}cutouts of the {split} split{', augmented' if augmented else ''}"
+    survey = about["survey"]["name"].upper().replace("_", " ")
+    title = f"{survey}: {words}cutouts of the {split} split{', augmented' if augmented else ''}"
     sections = [_section(name, rows, batch, about) for name, rows in groups.items()]
     page = files("lensfind").joinpath("look.html").read_text(encoding="utf-8")
     page = (
@@ -99,6 +100,14 @@ def _weights(about: Mapping[str, Any]) -> np.ndarray:
     return (wave / np.median(wave)) ** -1.6 / noise
 
 
+def _three(images: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two bands as three, their mean in the middle, weighed already: red, grey and blue, and not red and cyan."""
+    if len(weights) != 2:
+        return images, weights
+    scaled = images * weights[:, None, None]
+    return np.stack([scaled[:, 0], scaled.mean(axis=1), scaled[:, 1]], axis=1), np.ones(3)
+
+
 def _png(pixels: np.ndarray, side: int) -> str:
     """A data URI of an array [H, W] or [H, W, 3] of 0 to 1, north up, each pixel a square."""
     from PIL import Image
@@ -124,7 +133,7 @@ def _section(name: str, rows: np.ndarray, batch: Batch, about: Mapping[str, Any]
     seen = np.stack([grey] * 3, axis=-1)
     if "mask" in batch:
         seen[batch["mask"][index].numpy() == 0] = (0.35, 0.1, 0.1)
-    coloured = rgb(images, _weights(about))
+    coloured = rgb(*_three(images, _weights(about)))
     cards = []
     for k, row in enumerate(rows):
         bands = "".join(_figure(seen[k, b], band) for b, band in enumerate(about["bands"]))
@@ -132,7 +141,7 @@ def _section(name: str, rows: np.ndarray, batch: Batch, about: Mapping[str, Any]
             f'<article><img class="colour" src="{_png(coloured[k], _SIDE)}" alt="colours">'
             f'<div class="bands">{bands}</div><p>{_parameters(batch, int(row), about)}</p></article>'
         )
-    heading = f"<h2>{html.escape(name)} <small>{len(rows)} shown</small></h2>"
+    heading = f"<h2>{html.escape(name.replace('_', '-'))} <small>{len(rows)} shown</small></h2>"
     return f'<section>{heading}<div class="cards">{"".join(cards)}</div></section>'
 
 

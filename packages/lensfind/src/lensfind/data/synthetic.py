@@ -53,9 +53,9 @@ def compose(seed: int, split: str, rows: int, labelled_share: float, class_prior
 
 
 def enough(survey: Survey, population: Population, step: int = 8) -> int:
-    """Pixels on a side that hold the outer images of the widest lens, rounded up to a multiple of `step`."""
+    """Pixels on a side that hold the outer images of the widest lens and one more, rounded up to a multiple of `step`."""
     reach = (1 + population.source_offset) * population.einstein_radius[1]
-    return step * math.ceil(2 * reach / survey.pixel_scale / step)
+    return step * math.ceil((2 * reach / survey.pixel_scale + 1) / step)
 
 
 def images_of(
