@@ -20,7 +20,7 @@ from skyloom.errors import DataError
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_golden(case):
+def test_box3d_golden(case):
     F = CASES[case]
     after, found = asymptotic_state(F)
     unit = after / total_density(F)
@@ -71,13 +71,13 @@ def test_smaller_side_by_one_dimensional_integrals(name):
     assert (found.smaller.item(), found.larger.item()) == pytest.approx((min(above, below), max(above, below)), abs=1e-12)
 
 
-def test_heavies_are_averaged_not_summed():
+def test_box3d_heavy_average_not_sum():
     """A fully mixed gas keeps all its neutrinos; with the sum of mu and tau for one heavy flavor a third would be lost."""
     after, _ = asymptotic_state(CASES["Fiducial"])
     assert (total_density(after) / total_density(CASES["Fiducial"])).item() == pytest.approx(1, abs=1e-14)
 
 
-def test_equal_sides_mix_fully_with_any_rule():
+def test_box3d_equal_sides_full_mixing():
     for rule in (Lebedev(17), Product(8, 8), CrossingAware(8, 8, 16)):
         after, _ = asymptotic_state(CASES["90Degree"], rule)
         mean = CASES["90Degree"].mean(dim=1, keepdim=True).expand(2, 3, 4)
@@ -116,7 +116,7 @@ def six_species(draw, factor=factor, alike=None):
 @pytest.mark.parametrize("smooth", [False, True], ids=["box", "smooth"])
 @settings(max_examples=60, deadline=None)
 @given(F=six_species(), scale=st.sampled_from([1.0, 1e33]))
-def test_conserves_and_stays_physical(smooth, F, scale):
+def test_box3d_conservation(smooth, F, scale):
     after, found = asymptotic_state(F * scale, variant="smooth" if smooth else "box")
     trace, lepton = conservation_error(F * scale, after)
     assert trace <= 1e-13
@@ -138,7 +138,7 @@ def test_commutes_with_rotations_and_reflections(F, seed, mirror):
 
 @settings(max_examples=40, deadline=None)
 @given(F=six_species(factor=st.floats(0, 0.9)), scale=st.floats(-33, 33))
-def test_commutes_with_exchanges_and_scale(F, scale):
+def test_box3d_scale_and_swap_symmetry(F, scale):
     after, tolerance = asymptotic_state(F)[0], 1e-11 * total_density(F).item()
     torch.testing.assert_close(asymptotic_state(F.flip(0))[0], after.flip(0), rtol=0, atol=tolerance)
     torch.testing.assert_close(asymptotic_state(F[:, [0, 2, 1]])[0], after[:, [0, 2, 1]], rtol=0, atol=tolerance)
@@ -152,7 +152,7 @@ def test_exchange_of_e_and_mu_is_no_symmetry_of_box3d():
 
 
 @pytest.mark.parametrize("family", ["isotropic", "one_flavor"])
-def test_identity_on_families_without_a_crossing(family):
+def test_box3d_identity_on_stable(family):
     F = draw_states(family, 200, seed=0)
     after, found = asymptotic_state(F)
     assert torch.equal(after, F)
@@ -204,6 +204,86 @@ def _tilt(step: float) -> tuple[torch.Tensor, torch.Tensor]:
     more, less = torch.ones(2, 3, 4, dtype=torch.float64), torch.ones(2, 3, 4, dtype=torch.float64)
     more[0], less[0] = 1 + step, 1 - step
     return less, more
+
+
+def test_box3d_removes_crossing_on_distribution():
+    """G' = G (3 P - 1) / 2 for any distributions mixed with P, which has one sign where P = 1/3 on the smaller side."""
+    generator = torch.Generator().manual_seed(0)
+    e, ebar, x, xbar = torch.rand(4, 500, generator=generator, dtype=torch.float64)
+    P = 1 / 3 + 2 / 3 * torch.rand(500, generator=generator, dtype=torch.float64)
+    mixed = [(P * a + (1 - P) * b, (1 - P) / 2 * a + (1 + P) / 2 * b) for a, b in ((e, x), (ebar, xbar))]
+    G, after = (e - ebar) - (x - xbar), (mixed[0][0] - mixed[1][0]) - (mixed[0][1] - mixed[1][1])
+    torch.testing.assert_close(after, G * (3 * P - 1) / 2, rtol=0, atol=1e-15)
+    assert bool((after * G >= -1e-15).all())  # and no P above 1/3 turns its sign
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_caps_are_what_the_cut_meridians_say(name):
+    """Two ways to the same integrals: closed form in the azimuth, and nodes all over the sphere."""
+    exact, found = asymptotic_state(CASES[name])
+    cut, other = asymptotic_state(CASES[name], CrossingAware(64, 32, 96))
+    assert found.smaller.item() == pytest.approx(other.smaller.item(), abs=1e-13)
+    assert ((exact - cut) / total_density(CASES[name])).abs().max() < 1e-13
+
+
+def test_pairwise_equals_box_when_mutau():
+    F = draw_states("random", 60, seed=4)
+    both = [asymptotic_state(F, CrossingAware(32, 16, 32), variant=variant)[0] for variant in ("box", "pairwise")]
+    error = ((both[0] - both[1]) / total_density(F)[:, None, None, None]).abs().amax(dim=(1, 2, 3))
+    assert error.max() < 1e-14
+
+
+def unlike(rows: int, seed: int) -> torch.Tensor:
+    """States whose six species all differ, with N = 1."""
+    F = draw_states("random", rows, seed)
+    F[:, :, 2] = draw_states("random", rows, seed + 1)[:, :, 1]
+    return F / total_density(F)[:, None, None, None]
+
+
+def test_pairwise_permutation():
+    F, rule = unlike(60, 8), CrossingAware(32, 16, 32)
+    after, found = asymptotic_state(F, rule, variant="pairwise")
+    assert found.unstable.double().mean() > 0.8
+    assert max(part.max() for part in conservation_error(F, after)) < 1e-13
+    assert bool(is_physical(after, 1e-12).all())
+    for order in ([1, 0, 2], [2, 1, 0], [1, 2, 0]):
+        turned = asymptotic_state(F[:, :, order], rule, variant="pairwise")[0]
+        torch.testing.assert_close(turned, after[:, :, order], rtol=0, atol=1e-13)
+    torch.testing.assert_close(asymptotic_state(F.flip(1), rule, variant="pairwise")[0].flip(1), after, rtol=0, atol=1e-13)
+
+
+def test_one_crossing_pair_mixes_to_a_half_and_not_beyond():
+    """Heavy neutrinos that cross among themselves alone: two-flavor equipartition on the smaller side."""
+    n = torch.tensor([[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]], dtype=torch.float64)
+    factor = torch.zeros(2, 3, 3, dtype=torch.float64)
+    factor[0, 1, 2], factor[0, 2, 2] = 0.4, -0.4
+    F = four_flux(n, n[..., None] * factor)
+    F[:, 0] = (F[:, 1] + F[:, 2]) / 2  # electron flavor sits between: its own differences cross too
+    alone = F.clone()
+    alone[:, 0] = 0
+    alone[0, 0, 3] = 10.0  # so many electron neutrinos that only mu and tau cross
+    after, found = asymptotic_state(alone, variant="pairwise")
+    assert bool(found.unstable)
+    torch.testing.assert_close(after[0, 0], alone[0, 0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(after[0, 1], alone[0, 1:].mean(dim=0), rtol=0, atol=1e-12)
+
+
+def test_smooth_conservation_and_continuity():
+    """a solves the net electron number, and P is 1/3 on both sides of G = 0."""
+    from dodo_closure.conversion import _spread
+
+    generator = torch.Generator().manual_seed(0)
+    excess = torch.randn(300, 200, generator=generator, dtype=torch.float64)
+    excess[:, 0] = -1e-12
+    weights = torch.rand(300, 200, generator=generator, dtype=torch.float64)
+    outside = weights * (-excess).clamp(min=0)
+    ratio = 10 ** (-5 * torch.rand(300, generator=generator, dtype=torch.float64))
+    ratio[:100] = 1 - 10 ** (-13 * torch.rand(100, generator=generator, dtype=torch.float64))
+    smaller = ratio * outside.sum(dim=1)
+    h = _spread(excess, outside, weights, smaller)
+    torch.testing.assert_close((h * outside).sum(dim=1), smaller, rtol=1e-13, atol=0)
+    torch.testing.assert_close(h[:, 0], torch.ones(300, dtype=torch.float64), rtol=0, atol=1e-9)
+    assert bool((h <= 1 + 1e-9).all())
 
 
 def test_two_flavors_mix_to_a_half():

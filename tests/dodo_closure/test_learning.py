@@ -103,7 +103,7 @@ def test_truth_without_perturbation_is_the_smooth_variant():
 # --------------------------------------------------------------------------------------------------------------------- data
 
 
-def test_blocks_stay_together_and_the_held_out_family_is_in_the_test_alone(data):
+def test_split_no_leakage(data):
     blocks = [set(split["block"].tolist()) for split in (data.train, data.val, data.test)]
     assert not (blocks[0] & blocks[1] or blocks[0] & blocks[2] or blocks[1] & blocks[2])
     assert [int(split["set"].sum()) for split in (data.train, data.val, data.test)] == [0, 0, 20]
@@ -115,7 +115,7 @@ def test_rows_are_scaled_by_their_own_density(data):
     assert data.train["total"].max() / data.train["total"].min() > 100
 
 
-def test_a_residual_of_the_wrong_unit_is_refused(data):
+def test_target_scale_not_double(data):
     columns = dict(data.train.columns)
     columns["final"] = columns["box"] + (columns["final"] - columns["box"]) * 1e-33
     with pytest.raises(DataError, match="units"):
@@ -129,7 +129,7 @@ def test_cached_rows_are_the_rows(tmp_path):
     assert len(list(tmp_path.rglob("*.h5"))) == 1
 
 
-def test_invariants_golden_and_invariant():
+def test_invariants_order_golden_invariance():
     F = state(*NSM["NSM1"])
     found = invariants27(F)
     golden = {0: -0.0698411468, 1: -0.0230384485, 3: -0.0915827815, 6: -0.0060710705, 8: -0.0272604470, 15: -0.1141366550}
@@ -173,7 +173,7 @@ def corrected(task: ClosureTask, F: torch.Tensor) -> torch.Tensor:
         return task.predict(analytic_columns(F, RULE))["predicted"]
 
 
-def test_untrained_it_is_box3d_and_scores_so(data):
+def test_model_zero_init_equals_box3d(data):
     task = closure(data, trained=False)
     with torch.no_grad():
         out = task.predict(data.test.columns)
@@ -187,7 +187,7 @@ def test_untrained_it_is_box3d_and_scores_so(data):
     assert scores["mae_identity"] > 3 * scores["mae_box3d"] > 6 * scores["mae_smooth"] > 0
 
 
-def test_the_truth_has_no_loss_and_full_skill(data):
+def test_loss_zero_at_truth(data):
     task = closure(data, trained=False)
     columns = {**data.test.columns, "box": data.test["final"]}
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_any_weights_conserve_stay_physical_and_differ_from_box3d(data):
     assert (out["predicted"] - data.train["box"]).abs().mean() > 1e-4
 
 
-def test_any_weights_commute_with_every_symmetry(data):
+def test_model_equivariance(data):
     task, F = closure(data, trained=True), draw_states("random", 30, seed=9)
     F = F / total_density(F)[:, None, None, None]
     F[:, :, 2] = F[:, :, 2].flip(0)  # tau unlike mu
@@ -220,7 +220,7 @@ def test_any_weights_commute_with_every_symmetry(data):
     torch.testing.assert_close(corrected(task, F * 1e33), after, rtol=0, atol=1e-6)
 
 
-def test_stable_states_are_left_alone_by_any_weights(data):
+def test_model_identity_on_stable(data):
     task = closure(data, trained=True)
     for family in ("isotropic", "one_flavor"):
         F = draw_states(family, 50, seed=0)

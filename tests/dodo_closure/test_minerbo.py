@@ -31,7 +31,7 @@ def test_inverse_langevin_golden(f, z):
     assert inverse_langevin(torch.tensor(f, dtype=torch.float64)).item() == pytest.approx(z, rel=3e-13)
 
 
-def test_inverse_langevin_is_the_inverse_everywhere():
+def test_langevin_inverse():
     f = torch.linspace(0, 1 - 1e-6, 10_001, dtype=torch.float64)
     assert (langevin(inverse_langevin(f)) - f).abs().max() < 1e-15
     tiny = torch.logspace(-300, -1, 300, dtype=torch.float64)
@@ -55,7 +55,7 @@ def test_outside_of_the_domain_is_not_a_number():
 
 @settings(max_examples=50, deadline=None)
 @given(f=st.floats(0, 0.9), n=st.floats(1e-3, 1e33), cosine=st.floats(-1, 1), azimuth=st.floats(0, 6.28))
-def test_distribution_has_the_moments_it_was_made_from(f, n, cosine, azimuth):
+def test_minerbo_moments(f, n, cosine, azimuth):
     sine = math.sqrt(1 - cosine**2)
     h = torch.tensor([sine * math.cos(azimuth), sine * math.sin(azimuth), cosine], dtype=torch.float64)
     F = four_flux(torch.tensor([n], dtype=torch.float64), (n * f * h)[None])
@@ -77,7 +77,7 @@ def test_second_moment_is_the_eddington_factor():
     torch.testing.assert_close(second, 1 - 2 * f / inverse_langevin(f), rtol=1e-13, atol=0)
 
 
-def test_limits_are_finite():
+def test_minerbo_limits_no_nan():
     F = torch.zeros(6, 4, dtype=torch.float64)
     F[1:, 3] = torch.tensor([1.0, 1.0, 1.0, 1.0, 1e-300])
     F[2:, 0] = torch.tensor([1e-200, 1.0, 1 - 1e-6, 5e-301])
@@ -102,7 +102,7 @@ def test_crossing_discriminant_golden(name):
     assert (found.item(), cosine.item()) == pytest.approx(GOLDEN_DISCRIMINANT[name], abs=1e-11)
 
 
-def test_crossing_discriminant_says_where_the_excess_changes_sign():
+def test_crossing_discriminant_vs_sampling():
     generator = torch.Generator().manual_seed(1)
     n = torch.rand(2000, 2, generator=generator, dtype=torch.float64)
     h = torch.randn(2000, 2, 3, generator=generator, dtype=torch.float64)

@@ -34,7 +34,7 @@ def test_low_harmonics_are_exact_and_weights_positive(rule):
 
 
 @pytest.mark.parametrize("order", [13, 25, 27])
-def test_rules_with_negative_weights_are_refused(order):
+def test_lebedev_positive_weights(order):
     with pytest.raises(ConfigError, match="negative weights"):
         Lebedev(order)(lambda n: n, rotations())
 
@@ -43,7 +43,7 @@ def test_rules_with_negative_weights_are_refused(order):
     ("order", "f", "error"),
     [(17, 0.8, 6.3e-10), (17, 0.95, 1.3e-3), (29, 0.95, 6.9e-9), (29, 0.98, 4.4e-4), (47, 0.98, 1.1e-9)],
 )
-def test_accuracy_on_smooth_distributions(order, f, error):
+def test_quadrature_table(order, f, error):
     h = rotations(200)[:, :, 2]
     directions, weights = (part[0] for part in Lebedev(order)(lambda n: n, rotations(1)))
     n = maximum_entropy(four_flux(torch.ones(200, dtype=torch.float64), f * h)).along(directions) @ weights

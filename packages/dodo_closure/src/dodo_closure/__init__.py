@@ -60,21 +60,8 @@ _HOME = {
 }
 _MODULES = (
     *("boosts", "box3d", "caps", "closure", "conserve", "conversion", "data", "emu", "figures", "fluxes", "golden", "inspect"),
-    *(
-        "invariants",
-        "layout",
-        "losses",
-        "minerbo",
-        "mlp",
-        "model",
-        "predict",
-        "prepare",
-        "prepared",
-        "qke",
-        "quadrature",
-        "readers",
-    ),
-    *("reference", "rows", "sky", "states", "steerable", "synthetic", "task", "truth"),
+    *("invariants", "layout", "losses", "minerbo", "mlp", "model", "predict", "prepare", "qke", "quadrature", "readers"),
+    *("reference", "rows", "sky", "states", "steerable", "tables", "task", "tiers", "truth"),
 )
 
 __all__ = [

@@ -166,7 +166,8 @@ def _pairwise(F: Tensor, rule: Rule | None, smooth: bool, p0: float) -> tuple[Te
     """Changes [B, 2, 3, 4] where each pair of flavors mixes on its own crossing."""
     found = [electron_change(torch.cat([F[:, :, i], F[:, :, j]], dim=1), rule, False, 0.0) for i, j in _PAIRS]
     crossing = torch.stack([pair.unstable for pair in found])
-    kappa = torch.where(crossing.sum(dim=0) == 1, 1 / 2, 1 / 3).to(F)[:, None, None]
+    one = torch.ones_like(F[:, :1, 0])
+    kappa = torch.where((crossing.sum(dim=0) == 1)[:, None, None], one / 2, one / 3)
     change = torch.zeros_like(F)
     for (i, j), pair in zip(_PAIRS, found, strict=True):
         change[:, :, i] += kappa * pair.change

@@ -14,8 +14,8 @@ from torch import Tensor
 from dodo_closure.box3d import asymptotic_state
 from dodo_closure.fluxes import total_density
 from dodo_closure.invariants import sector_basis, sector_features
-from dodo_closure.prepared import read_table
 from dodo_closure.quadrature import Rule
+from dodo_closure.tables import read_table
 from skyloom.data import Columns, Data, fingerprint, group_split
 from skyloom.errors import DataError, nearest
 
@@ -111,7 +111,7 @@ def synthetic(
     seed: int = 0,
     cache_dir: str | None = None,
 ) -> Data:
-    """Unstable synthetic states with final states of a tier (see `dodo_closure.synthetic`), made on first use.
+    """Unstable synthetic states with final states of a tier (see `dodo_closure.tiers`), made on first use.
 
     Args:
         tier: t1 (analytic, seconds), t2 (two-flavor kinetics, a fifth of a second a row) or t3 (three-flavor, 2 s a row)
@@ -140,8 +140,8 @@ def _kept(folder: Path, options: dict[str, Any]) -> Path:
     from dodo_closure.prepare import prepare
 
     sources = (
-        *("box3d", "caps", "conserve", "conversion", "fluxes", "invariants", "minerbo", "prepare", "prepared"),
-        *("qke", "quadrature", "reference", "rows", "states", "synthetic", "truth"),
+        *("box3d", "caps", "conserve", "conversion", "fluxes", "invariants", "minerbo", "prepare"),
+        *("qke", "quadrature", "reference", "rows", "states", "tables", "tiers", "truth"),
     )
     code = b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in sources)
     settings = {k: v for k, v in options.items() if k not in ("processes", "quiet")}

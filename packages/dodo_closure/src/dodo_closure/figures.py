@@ -72,8 +72,8 @@ def draw(predictions: Arrays, about: dict[str, Any], directory: Path) -> list[Fi
             directory / "sky.png",
             "One state on the sphere, before and after",
             f"Electron-minus-heavy lepton number G(n) of test state {row}, from maximum-entropy distributions of its "
-            "four-fluxes: initial, Box3D, predicted and true. Mollweide projection about the crossing axis of the initial state; "
-            "one colour scale, in units of N per steradian; black: G = 0." + note,
+            "four-fluxes: initial, Box3D, predicted and true. Mollweide projection about the crossing axis of the initial "
+            "state; one colour scale, in units of N per steradian; black: G = 0." + note,
         ),
     ]
 

@@ -8,6 +8,9 @@ from dodo_closure.fluxes import density, flux, flux_factor
 __all__ = ["SECTOR_FEATURES", "invariants27", "sector_basis", "sector_features"]
 
 
+_PAIRS = tuple(torch.triu_indices(6, 6))  # a <= b, row by row
+
+
 def invariants27(F: Tensor, u: Tensor | None = None) -> Tensor:
     """[..., 27] of F [..., 2, 3, 4]: S_ab = F_a . F_b for a <= b over the six species, row by row, then s_a = F_a . u.
 
@@ -21,7 +24,7 @@ def invariants27(F: Tensor, u: Tensor | None = None) -> Tensor:
     total = -along.sum(dim=-1)
     scaled = rows / total[..., None, None]
     gram = (scaled * metric) @ scaled.transpose(-1, -2)
-    a, b = torch.triu_indices(6, 6)
+    a, b = _PAIRS
     return torch.cat([gram[..., a, b], along / total[..., None]], dim=-1)
 
 
@@ -57,7 +60,7 @@ def sector_features(initial: Tensor, box: Tensor, smaller: Tensor, larger: Tenso
     """Invariants [B, 2, 34] seen from neutrinos and from antineutrinos; smaller and larger [B] are Box3D's integrals."""
     views = _by_sector(initial, box)
     vectors = flux(views)
-    a, b = torch.triu_indices(6, 6)
+    a, b = _PAIRS
     products = (vectors @ vectors.transpose(-1, -2))[..., a, b]
     ratio = smaller / larger.clamp(min=1e-30)
     shared = torch.stack([smaller, larger, ratio, torch.sqrt(smaller * larger)], dim=-1)

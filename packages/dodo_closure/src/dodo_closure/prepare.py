@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 from dodo_closure.emu import reduced_row
-from dodo_closure.prepared import append, create
 from dodo_closure.readers import Piece, Source, digest, open_source
 from dodo_closure.rows import REASONS, Settings, table
-from dodo_closure.synthetic import Synthetic
+from dodo_closure.tables import append, create
+from dodo_closure.tiers import Synthetic
 from skyloom.errors import ConfigError, DataError, MissingFile
 from skyloom.run.files import write_json, write_whole
 from skyloom.run.seeds import numpy_generator

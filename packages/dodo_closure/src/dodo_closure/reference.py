@@ -76,9 +76,9 @@ def kinetic_final_state(
     change = _mixed(conversion, value, weights, ordinates[1])
     analytic = _box_conversion(excess)
     truth = asymptotic_state(unit, rule)[0] + _six(change - _mixed(analytic, value, weights, ordinates[1]))
-    truth = torch.where((steps > 0)[:, None, None, None], limit(unit, project(unit, truth)), unit)
+    truth = torch.where((steps > 0)[:, None, None, None], limit(unit, project(unit, truth)) * total, F)
     noise = _six(_mixed(drift, value, weights, ordinates[1])).abs().mean(dim=(1, 2, 3)) / 2
-    return Kinetic(truth * total, noise, growth, settled)
+    return Kinetic(truth, noise, growth, settled)
 
 
 def _ordinates(moments: Tensor, order: int) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:

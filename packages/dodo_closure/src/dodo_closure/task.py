@@ -26,7 +26,7 @@ def combined(final: Tensor, error: Tensor, box_error: Tensor) -> tuple[Tensor, T
     where no member has seen anything alike.
     """
     mean, expected, box_expected = final.mean(dim=0), error.mean(dim=0), box_error.mean(dim=0)
-    spread = ((final - mean) ** 2).mean(dim=0) * (len(final) / max(len(final) - 1, 1))
+    spread = ((final - mean) ** 2).mean(dim=0) * (final.shape[0] / max(final.shape[0] - 1, 1))
     bar = torch.sqrt(expected**2 + spread)
     trusted = bar.mean(dim=(1, 2, 3)) <= box_expected.mean(dim=(1, 2, 3))
     return mean, bar, trusted
