@@ -77,8 +77,8 @@ def test_aperture_photometry_gives_back_the_magnitudes(name):
 def test_lensing_magnifies_as_theory_says(lsst):
     """A small source behind a sphere is magnified 2 theta_E / beta in total, equally in all bands."""
     population = Population(
-        axis_ratio=(1.0, 1.0), shear=(0.0, 0.0), source_radius=(0.04, 0.05), source_index=(0.5, 0.5), einstein_radius=(0.9, 1.1),
-        clumpy=0.0,
+        axis_ratio=(1.0, 1.0), shear=(0.0, 0.0), source_radius=(0.04, 0.05), source_index=(0.5, 0.5),
+        einstein_radius=(0.9, 1.1), clumpy=0.0,
     )  # fmt: skip
     scene = draw_scenes(row_seeds(0, "x", "y", 16), kinds_of("lens", 16), population, lsst)
     scene.offset = torch.linspace(0.3, 0.75, 16)

@@ -1,0 +1,1 @@
+"""Other simulators behind our scenes: `lenstronomy` renders them, `deeplenstronomy` reads and converts its configurations."""
