@@ -1,4 +1,4 @@
-"""Embeddings: neighbours against scikit-learn and faiss, probes against loops of scikit-learn, whole analyses in time and memory.
+"""Embeddings: neighbours against scikit-learn and faiss, probes against loops, whole analyses in time and memory.
 
     make bench name=embeddings                      # the first three, minutes
     make bench name=embeddings parts=whole          # 100 000 objects x 3 modalities
@@ -228,9 +228,10 @@ def main(words):
     rows += [one for one in before if one.get("part") not in made]
     rows.sort(key=lambda one: ALL.index(one["part"]))
     note = (
-        "One thread, CPU seconds, rounds interleaved. Neighbours: the same float32 vectors; ours chooses among k + 8 candidates by "
-        "float64 differences besides. Probes: the same folds and penalties; the nested loop is timed on two properties and scaled "
-        "to all. Rows against a bound: above 1 the bound holds. `parts=whole` and `parts=stream` are measured apart."
+        "One thread, CPU seconds, rounds interleaved. Neighbours: the same float32 vectors; ours chooses among "
+        "k + 8 candidates by float64 differences besides. Probes: the same folds and penalties; the nested "
+        "loop is timed on two properties and scaled to all. Rows against a bound: above 1 the bound holds. "
+        "`parts=whole` and `parts=stream` are measured apart."
     )
     write_table("embeddings", "Embeddings: neighbours, probes, whole analyses", rows, note)
 

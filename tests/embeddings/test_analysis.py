@@ -60,7 +60,10 @@ def test_the_configuration_composes_to_this_workflow():
     ):
         config = resolve(compose_config(["pkg=embeddings", *extra]))
         assert config["workflow"]["_target_"] == "embeddings.analysis.analyse"
-    assert resolve(compose_config(["pkg=embeddings"]))["data"]["objects"] == 12_000
+    assert resolve(compose_config(["pkg=embeddings"]))["data"]["stand_in"]["objects"] == 12_000
+    for given in ("data.embeddings=x.pt", "data.embeddings.aion=x.pt"):
+        config = resolve(compose_config(["pkg=embeddings", "+experiment=aion", given, "data.catalog=c.fits"]))
+        assert config["data"]["embeddings"] in ("x.pt", {"aion": "x.pt"})
 
 
 def test_a_run_records_what_it_found(run):
@@ -154,12 +157,13 @@ def test_a_plain_catalogue_goes_through_without_code(tmp_path, runs):
     table["class"] = rng.choice(["GALAXY", "QSO", "STAR"], n)
     table["ra"], table["dec"] = rng.uniform(0, 20, n), rng.uniform(-5, 5, n)
     table.to_csv(tmp_path / "sdss.csv", index=False)
-    words = ["pkg=embeddings", "data=embeddings/files", f"data.embeddings={tmp_path / 'sdss.csv'}", "data.columns=[u,g,r,i,z]"]
+    words = ["pkg=embeddings", f"data.embeddings={tmp_path / 'sdss.csv'}", "data.columns=[u,g,r,i,z]"]
     words += ["scale=smoke", "workflow.probes.knn_objects=200", "logger=none", "hardware.threads=1", f"runs_dir={runs}"]
     assert main(["train", *words]) == 0
     result = list_runs(runs, "embeddings", None)[0].result
     assert result["synthetic"] is False
     assert result["metrics"]["probe/r2/ridge/sdss/columns/redshift"]["value"] > 0.9
+    assert 0 < result["metrics"]["test/macro_f1/spectral_type/sdss/columns"]["value"] < 0.6  # classes are random here
     assert "test/r2_gap" not in result["metrics"]
 
 
@@ -170,3 +174,26 @@ def test_what_cannot_be_is_said_in_one_line(tmp_path, runs, capsys):
     assert "floating point" in capsys.readouterr().err
     assert main(["train", "pkg=embeddings", "data=embeddings/files", f"runs_dir={runs}"]) == 2
     assert "data.embeddings" in capsys.readouterr().err
+
+
+def test_an_experiment_on_files_says_which_are_missing(runs, capsys):
+    words = ["pkg=embeddings", "+experiment=compare_astropt_aion", "data.embeddings.aion=nowhere.pt", f"runs_dir={runs}"]
+    assert main(["train", *words, "logger=none"]) == 2
+    said = capsys.readouterr().err
+    for word in ("data.embeddings.astropt=<path> (not given)", "no such file: nowhere.pt", "data.catalog=<path> (not given)"):
+        assert word in said
+
+
+def test_a_run_finds_what_is_like_an_object_and_draws_it(run, tmp_path, capsys):
+    columns, _ = read_columns(run.directory / "predictions" / "test.parquet")
+    query = int(columns["object_id"][np.flatnonzero(columns["nearest.alpha/image"][:, 0] >= 0)[3]])
+    (tmp_path / "pictures").mkdir()
+    for name in columns["object_id"][:60]:
+        np.save(tmp_path / "pictures" / f"{name}.npy", np.random.default_rng(int(name) % 1000).normal(size=(3, 12, 12)))
+    words = ["embedding=alpha/image", f"images={tmp_path / 'pictures'}", f"output={tmp_path / 'grid.png'}", "neighbours=4"]
+    with pytest.warns(UserWarning, match="no object is called 7"):
+        assert main(["similar", f"run={run.directory}", f"objects=[{query},7]", *words]) == 0
+    assert "queries: 1" in capsys.readouterr().err
+    assert (tmp_path / "grid.png").stat().st_size > 5000
+    assert main(["explore", f"run={run.directory}", f"output={tmp_path / 'page.html'}", "objects=50"]) == 0
+    assert (tmp_path / "page.html").stat().st_size > 20_000

@@ -74,8 +74,8 @@ def test_names_are_those_of_the_sources():
     correlations = ("model_comparison_correlations", "model_comparison_cosine_similarity")
     assert NAMES["comparison"] == ("model_comparison_redshift", *(f"model_comparison_{n}" for n in short), *correlations)
     assert set(NAMES["scripts"]) == {
-        "umap_desi_embeddings_redshift", "umap_desi_embeddings_bins", "tsne_desi_embeddings_redshift", "density_desi_embeddings",
-        "multimodal_embedding_analysis", "correlation_heatmap", "downstream_task_results",
+        "umap_desi_embeddings_redshift", "umap_desi_embeddings_bins", "tsne_desi_embeddings_redshift",
+        "density_desi_embeddings", "multimodal_embedding_analysis", "correlation_heatmap", "downstream_task_results",
     }  # fmt: skip
     maps = [f"umap_{n}" for n in ("logM", "logSFR", "Dn4000", "HaHb", "sersic", "concentration", "spiral")]
     assert NAMES["three"] == (*maps, "embedding_space_correlations", "model_comparison_three_correlations")
@@ -225,8 +225,10 @@ def test_fifty_thousand_points_move_smoothly_in_a_browser(tmp_path):
     columns = {"map.m/image": xy, "pca.m/image": xy, "truth.redshift": rng.random(n), "object_id": np.arange(n) + 10**15}
     columns |= {"class.spectral type": rng.choice(["GALAXY", "QSO", ""], n), "nearest.m/image": rng.integers(0, n, (n, 10))}
     about = {
-        "objects": n, "synthetic": True, "embeddings": ["m/image"], "classes_of": ["spectral type"], "identifiers": ["object_id"],
-        "properties": [{"name": "redshift", "axis": "redshift $z$", "colours": "viridis"}], "explained": {"m/image": [0.5, 0.2]},
+        "objects": n, "synthetic": True, "embeddings": ["m/image"], "classes_of": ["spectral type"],
+        "identifiers": ["object_id"],
+        "properties": [{"name": "redshift", "axis": "redshift $z$", "colours": "viridis"}],
+        "explained": {"m/image": [0.5, 0.2]},
         "maps": [{"embedding": "m/image", "column": "map.m/image", "method": "umap"}],
     }  # fmt: skip
     found = in_browser(write_page(tmp_path / "explore.html", columns, about), tmp_path)
