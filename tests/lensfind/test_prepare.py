@@ -159,7 +159,7 @@ def test_the_page_shows_every_kind_with_its_truths(prepared, tmp_path):
     assert "synthetic" in page and "LSST" in page
     kinds = {data.about["kinds"][int(k)] for k in data.train["kind"]}
     for kind in kinds:
-        assert f"<h2>{kind.replace("_", "-")} <small>" in page
+        assert f"<h2>{kind.replace('_', '-')} <small>" in page
     assert page.count("<article>") == done["cutouts"] > 3
     assert page.count("<figcaption>g</figcaption>") == done["cutouts"]
     assert "http" not in page  # it needs nothing from elsewhere

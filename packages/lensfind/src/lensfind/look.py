@@ -47,7 +47,8 @@ def look(
     words = "synthetic " if about["synthetic"] else ""
     survey = about["survey"]["name"].upper().replace("_", " ")
     title = f"{survey}: {words}cutouts of the {split} split{', augmented' if augmented else ''}"
-    sections = [_section(name, rows, batch, about) for name, rows in groups.items()]
+    weights = _weights(batch["image"].numpy(), about["statistics"]["noise"])
+    sections = [_section(name, rows, batch, about, weights) for name, rows in groups.items()]
     page = files("lensfind").joinpath("look.html").read_text(encoding="utf-8")
     page = (
         page.replace("{{title}}", html.escape(title))
@@ -89,15 +90,12 @@ def _groups(batch: Batch, about: Mapping[str, Any], n: int) -> dict[str, np.ndar
     return chosen if count else {}
 
 
-def _weights(about: Mapping[str, Any]) -> np.ndarray:
-    """Grey is F_nu ~ wavelength^1.6, 1 the noise; bands without a wavelength weigh the same."""
-    noise = np.mean(about["statistics"]["noise"])
-    wave = np.array(
-        [about["survey"]["bands"].get(name, {}).get("wavelength", math.nan) for name in about["bands"]], dtype=float
-    )
-    if not np.isfinite(wave).all():
-        return np.ones(len(wave)) / noise
-    return (wave / np.median(wave)) ** -1.6 / noise
+def _weights(images: np.ndarray, noise: list[float]) -> np.ndarray:
+    """[bands] so that colours show in any survey, optical or infrared: each band over the square root of its median central
+    flux, which leaves half of the median galaxy's colour (in mag) and makes what is bluer than that blue; 1 is the noise."""
+    middle = slice(3 * images.shape[-1] // 8, 5 * images.shape[-1] // 8 + 1)
+    flux = np.maximum(np.median(images[..., middle, middle].sum(axis=(-2, -1)), axis=0), 1e-6)
+    return np.sqrt(np.median(flux) / flux) / np.mean(noise)
 
 
 def _three(images: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +123,7 @@ def _figure(pixels: np.ndarray, words: str) -> str:
     return f'<figure><img src="{_png(pixels, 60)}" alt="{words}"><figcaption>{words}</figcaption></figure>'
 
 
-def _section(name: str, rows: np.ndarray, batch: Batch, about: Mapping[str, Any]) -> str:
+def _section(name: str, rows: np.ndarray, batch: Batch, about: Mapping[str, Any], weights: np.ndarray) -> str:
     index = torch.as_tensor(rows)
     images = batch["image"][index].numpy()
     noise, mean, deviation = (np.array(about["statistics"][key])[:, None, None] for key in ("noise", "mean", "deviation"))
@@ -133,7 +131,7 @@ def _section(name: str, rows: np.ndarray, batch: Batch, about: Mapping[str, Any]
     seen = np.stack([grey] * 3, axis=-1)
     if "mask" in batch:
         seen[batch["mask"][index].numpy() == 0] = (0.35, 0.1, 0.1)
-    coloured = rgb(*_three(images, _weights(about)))
+    coloured = rgb(*_three(images, weights))
     cards = []
     for k, row in enumerate(rows):
         bands = "".join(_figure(seen[k, b], band) for b, band in enumerate(about["bands"]))
@@ -181,14 +179,12 @@ def _facts(data: Data, batch: Batch) -> str:
     survey = about["survey"]
     side = about["size"] * survey["pixel_scale"]
     noise = ", ".join(f"{band} {value:.3g}" for band, value in zip(about["bands"], about["statistics"]["noise"], strict=True))
-    bands, weights = (
-        about["bands"],
-        f"{about['bands'][-1]}, {about['bands'][(len(about['bands']) - 1) // 2]}, {about['bands'][0]}",
-    )
+    bands = about["bands"]
+    middle = "the mean of both" if len(bands) == 2 else bands[(len(bands) - 1) // 2]
     rows = {
         "images": "synthetic" if about["synthetic"] else "observed",
         "frame": f"{about['size']} pixels of {survey['pixel_scale']:g} arcsec: {side:.1f} arcsec on a side",
-        "bands": ", ".join(bands) + (f" (red, green, blue: {weights})" if len(bands) > 1 else ""),
+        "bands": ", ".join(bands) + (f" (red {bands[-1]}, green {middle}, blue {bands[0]})" if len(bands) > 1 else ""),
         "noise of an empty pixel": f"{noise} ({about['unit']})",
         "share of lenses among the unlabeled": f"{about['class_prior']:.3g}",
         "rows": ", ".join(f"{name} {count}" for name, count in data.sizes().items()),
