@@ -90,6 +90,14 @@ def calibration(logit: np.ndarray, labelled: np.ndarray, prior: float, alpha: fl
     return {"slope": slope, "offset": offset, "lens_above": lens_above, "other_below": other_below, "alpha": alpha}
 
 
+def _estimated(logit: np.ndarray, labelled: np.ndarray) -> dict[str, Any]:
+    """The prior that these rows tell, as plain values; refused where they are too few."""
+    try:
+        return dict(best_bin(logit[labelled > 0], logit[labelled == 0]).to_json())
+    except DataError as error:
+        return {"value": None, "refused": str(error)}
+
+
 @dataclass
 class CalibratedTrainer(Trainer):
     """The loop, and then calibration of the task with its best weights on the validation split.
@@ -113,10 +121,10 @@ class CalibratedTrainer(Trainer):
         values: dict[str, float] | None = None
         if self._fabric.global_rank == 0:
             logit, labelled = predictions["logit"].numpy(), predictions["labelled"].numpy()
-            estimate = best_bin(logit[labelled > 0], logit[labelled == 0])
-            used = estimate.value if self.prior == "estimated" and not estimate.refused else task.prior
-            if self.prior == "estimated" and estimate.refused:
-                warnings.warn(f"calibrated at the stated prior {task.prior:g}: {estimate.refused}.", stacklevel=2)
+            estimate = _estimated(logit, labelled)
+            used = estimate["value"] if self.prior == "estimated" and not estimate["refused"] else task.prior
+            if self.prior == "estimated" and estimate["refused"]:
+                warnings.warn(f"calibrated at the stated prior {task.prior:g}: {estimate['refused']}.", stacklevel=2)
             values = calibration(logit, labelled, used, self.alpha) | {"prior": used}
         values = self._fabric.broadcast(values)
         assert values is not None
@@ -130,6 +138,6 @@ class CalibratedTrainer(Trainer):
             checkpoints.save({**state, "task": {**state["task"], **kept}}, run.checkpoints, "best")
             write_columns(run.directory / "predictions" / "val.parquet", predictions, data.about)
             plain = {name: value if np.isfinite(value) else None for name, value in values.items()}
-            told = {"estimated_prior": estimate.to_json(), "synthetic": bool(data.about["synthetic"])}
+            told = {"estimated_prior": estimate, "synthetic": bool(data.about["synthetic"])}
             run.write_json("calibration.json", {**plain, **told})
         return progress
