@@ -15,21 +15,8 @@ from dodo_closure.readers import open_source
 from skyloom.data.tables import read_columns
 from skyloom.errors import DataError
 from skyloom.launch.__main__ import main
-from skyloom.run import Run, list_runs
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
-    folder, here = tmp_path_factory.mktemp("dodo"), Path.cwd()
-    os.chdir(ROOT)
-    words = ["train", "pkg=dodo_closure", "+experiment=equivariant", "scale=smoke", "hardware.threads=1", "hardware=cpu"]
-    try:
-        assert main([*words, f"runs_dir={folder}/runs", f"cache_dir={folder}/cache"]) == 0
-    finally:
-        os.chdir(here)
-    return list_runs(folder / "runs")[0]
 
 
 def test_the_run_conserves_and_says_that_it_is_synthetic(run):

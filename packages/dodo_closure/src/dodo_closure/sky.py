@@ -17,7 +17,7 @@ def _excess(F: np.ndarray, frame: Any, directions: np.ndarray) -> np.ndarray:
     from dodo_closure.fluxes import heavy_average
     from dodo_closure.minerbo import maximum_entropy
 
-    closure = maximum_entropy(heavy_average(torch.as_tensor(F, dtype=torch.float64)[None]), 0.98)
+    closure = maximum_entropy(heavy_average(torch.tensor(np.array(F, dtype=float))[None]), 0.98)
     value = closure.along(torch.as_tensor(directions)[None] @ frame.transpose(1, 2))[0].numpy()
     return (value[0] - value[1]) - (value[2] - value[3])
 
@@ -32,7 +32,7 @@ def sky_maps(p: dict[str, np.ndarray], about: dict[str, Any], path: Path, row: i
 
     error = np.abs(p["box"] - p["final"]).mean(axis=(1, 2, 3))
     row = int(np.argsort(error)[len(error) // 2]) if row is None else row
-    moments = heavy_average(torch.as_tensor(p["initial"][row], dtype=torch.float64)[None])
+    moments = heavy_average(torch.tensor(np.array(p["initial"][row], dtype=float))[None])
     frame = crossing_frames(moments, maximum_entropy(moments, 0.98))
     longitude, latitude = np.meshgrid(np.linspace(-np.pi, np.pi, 121), np.linspace(-np.pi / 2, np.pi / 2, 61))
     grid = np.stack([np.cos(latitude) * np.cos(longitude), np.cos(latitude) * np.sin(longitude), np.sin(latitude)], axis=-1)

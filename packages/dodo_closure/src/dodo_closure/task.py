@@ -1,5 +1,6 @@
 """What is minimized, predicted and scored: final four-fluxes in units of the row's own N."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ def combined(final: Tensor, error: Tensor, box_error: Tensor) -> tuple[Tensor, T
     where no member has seen anything alike.
     """
     mean, expected, box_expected = final.mean(dim=0), error.mean(dim=0), box_error.mean(dim=0)
-    spread = ((final - mean) ** 2).mean(dim=0) * (final.shape[0] / max(final.shape[0] - 1, 1))
+    spread = ((final - mean) ** 2).sum(dim=0) / (final.shape[0] - 1 + 1e-9)  # nothing for one member
     bar = torch.sqrt(expected**2 + spread)
     trusted = bar.mean(dim=(1, 2, 3)) <= box_expected.mean(dim=(1, 2, 3))
     return mean, bar, trusted
@@ -136,8 +137,8 @@ def _scores(p: dict[str, Tensor]) -> dict[str, float]:
         "skill_smooth": 1 - scores["mae"] / scores["mae_smooth"],
         "improved": float((mine < box - 1e-7).double().mean()),
         "p95_vs_box3d": float(mine.quantile(0.95) / box.quantile(0.95)),
-        "density_skill": 1 - _part_error(density, F, truth) / _part_error(density, p["box"], truth),
-        "flux_skill": 1 - _part_error(flux, F, truth) / _part_error(flux, p["box"], truth),
+        "density_skill": _part_skill(density, p, truth),
+        "flux_skill": _part_skill(flux, p, truth),
         **{f"mae_{name}": float((F - truth).abs().flatten(1, 2)[:, k].mean()) for k, name in enumerate(SPECIES) if k % 3 < 2},
         "coverage68": float(within.double().mean()),
         "mean_error": float(bar.mean()),
@@ -149,5 +150,7 @@ def _scores(p: dict[str, Tensor]) -> dict[str, float]:
     }
 
 
-def _part_error(part: Callable[[Tensor], Tensor], F: Tensor, truth: Tensor) -> float:
-    return float((part(F.double()) - part(truth)).abs().mean())
+def _part_skill(part: Callable[[Tensor], Tensor], p: dict[str, Tensor], truth: Tensor) -> float:
+    """1 - error / Box3D's error of densities or fluxes; not a number where Box3D makes none."""
+    mine, box = (float((part(p[name].double()) - part(truth)).abs().mean()) for name in ("predicted", "box"))
+    return 1 - mine / box if box > 0 else math.nan
