@@ -72,8 +72,11 @@ def conformal_thresholds(logit: np.ndarray, labelled: np.ndarray, prior: float, 
     lens_above = float(positive[rank - 1]) if rank >= 1 else -np.inf
     share = np.arange(1, len(unlabeled) + 1) / len(unlabeled)
     below = np.searchsorted(positive, unlabeled, side="right") / len(positive)
-    reached = np.flatnonzero(np.maximum.accumulate((share - prior * below) / (1 - prior)) >= 1 - alpha)
-    other_below = float(unlabeled[reached[0]]) if len(reached) else np.inf
+    lower = (share - prior * below) / (1 - prior) < 1 - alpha  # of non-lenses that lie below; noise makes it no monotone curve:
+    first = int(np.argmin(lower)) if not lower.all() else len(lower)  # halfway between where it first
+    last = int(np.flatnonzero(lower)[-1]) + 1 if lower.any() else 0  # and last crosses
+    middle = (first + last) // 2
+    other_below = float(unlabeled[middle]) if middle < len(unlabeled) else np.inf
     return lens_above, other_below
 
 
