@@ -25,7 +25,7 @@ _WAVELENGTHS = {"u": 368.0, "g": 485.0, "r": 625.0, "i": 755.0, "z": 870.0, "Y":
 
 
 def _range(value: Any, where: str) -> tuple[float, float]:
-    """Lowest and highest of a number or of a distribution; four deviations for a normal one would be unphysical, two are taken."""
+    """Lowest and highest of a number or of a distribution; of a normal one, two deviations to each side."""
     if isinstance(value, int | float):
         return float(value), float(value)
     try:

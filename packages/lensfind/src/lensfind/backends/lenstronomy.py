@@ -99,9 +99,8 @@ def _profiles(galaxies: list[Galaxies], row: int, band: int) -> list[dict[str, f
     found = []
     for group in galaxies:
         for k in torch.nonzero(group.row == row)[:, 0].tolist():
-            numbers = [float(getattr(group, name)[k]) for name in ("x", "y")]
-            shape = [float(getattr(group, name)[k]) for name in ("r_e", "n", "q", "angle")]
-            found.append(sersic_kwargs(*numbers, float(group.flux[k, band]), *shape))
+            at = {name: float(getattr(group, name)[k]) for name in ("x", "y", "r_e", "n", "q", "angle")}
+            found.append(sersic_kwargs(flux=float(group.flux[k, band]), **at))
     return found
 
 

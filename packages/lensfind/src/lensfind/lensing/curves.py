@@ -75,7 +75,7 @@ def _loops(lens: Lens, which: int, centre: tuple[float, float], half: float, n: 
     kept, leaves = [], bool((border < 0).any())
     for contour in contour_generator(x, y, value).lines(0.0):
         vertices = np.asarray(contour, dtype=np.float64)
-        if len(vertices) > 3 and np.allclose(vertices[0], vertices[-1]):
+        if len(vertices) > 3 and np.allclose(vertices[0], vertices[-1]) and np.ptp(vertices, axis=0).max() > 0.4 * half / n:
             loop = _refine(lens, vertices[:-1], which, 2 * half / n)
             if enclosed_area(loop) > math.pi * max(_SMALLEST**2, (0.2 * half / n) ** 2):
                 kept.append(loop)

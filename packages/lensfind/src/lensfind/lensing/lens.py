@@ -20,7 +20,20 @@ from torch import Tensor
 from lensfind.lensing import isothermal, nfw, power_law, pseudo_jaffe, simple
 from lensfind.lensing.frames import Hessian, broadcast
 
-__all__ = ["EPL", "NFW", "SIE", "SIS", "Composite", "Lens", "PointMass", "PseudoJaffe", "Shear", "Sheet", "source_position"]
+__all__ = [
+    "EPL",
+    "NFW",
+    "SIE",
+    "SIS",
+    "Composite",
+    "Crowd",
+    "Lens",
+    "PointMass",
+    "PseudoJaffe",
+    "Shear",
+    "Sheet",
+    "source_position",
+]
 
 Number = float | Tensor
 
@@ -204,6 +217,35 @@ class Composite(Lens):
 
     def centres(self) -> list[tuple[Number, Number]]:
         return [centre for part in self.parts for centre in part.centres()]
+
+
+class Crowd(Lens):
+    """Many lenses of one kind in one plane, such as the members of a cluster: one whose parameters are tensors [M].
+
+    The same as a `Composite` of M lenses, evaluated at once.
+    """
+
+    def __init__(self, lens: _Centred):
+        self.lens = lens
+        self.count = max(value.numel() for f in fields(lens) if isinstance(value := getattr(lens, f.name), Tensor))
+
+    def _each(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        return x.expand(self.count, *x.shape), y.expand(self.count, *y.shape)
+
+    def deflection(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        ax, ay = self.lens.deflection(*self._each(x, y))
+        return ax.sum(dim=0), ay.sum(dim=0)
+
+    def potential(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.lens.potential(*self._each(x, y)).sum(dim=0)
+
+    def hessian(self, x: Tensor, y: Tensor) -> Hessian:
+        xx, yy, xy = self.lens.hessian(*self._each(x, y))
+        return xx.sum(dim=0), yy.sum(dim=0), xy.sum(dim=0)
+
+    def centres(self) -> list[tuple[Number, Number]]:
+        x, y = (torch.as_tensor(v).expand(self.count).tolist() for v in self.lens.centres()[0])
+        return list(zip(x, y, strict=True))
 
 
 def source_position(
