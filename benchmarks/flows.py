@@ -1,12 +1,15 @@
 """Flows beside FrEIA, zuko, nflows and sbi: training step, density, and a thousand draws for each of a thousand objects.
 
-make bench name=flows               # everything; quick=1 for two rounds of a tenth of the draws
+make bench name=flows                                   # everything
+make bench name=flows only=GLOW rounds=3 objects=100    # some rows again, or smaller
 """
 
+import copy
 import json
 import os
 import sys
 import warnings
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -53,8 +56,18 @@ class PlainFrEIA(nn.Module):
         z = torch.randn(draws * len(c), FEATURES)
         return self.inn(z, c=[c.repeat(draws, 1)], rev=True)[0]
 
-    def sample_each(self, draws, c):
+    @property
+    def each(self):
         """Object by object: smaller tensors, which stay in the cache."""
+        return ObjectByObject(self.inn)
+
+
+class ObjectByObject(nn.Module):
+    def __init__(self, inn):
+        super().__init__()
+        self.inn = inn
+
+    def sample(self, draws, c):
         return torch.stack([self.inn(torch.randn(draws, FEATURES), c=[x.expand(draws, -1)], rev=True)[0] for x in c], 1)
 
 
@@ -172,12 +185,12 @@ def density(model):
     return evaluate
 
 
-def drawing(method, draws, objects):
+def drawing(model, draws, objects):
     c = torch.randn(objects, CONTEXT)
 
     @torch.no_grad()
     def draw():
-        method(draws, c)
+        model.sample(draws, c)
 
     return draw
 
@@ -214,60 +227,52 @@ def families():
     }
 
 
-def measure(quick):
-    rounds, rows = (2, []) if quick else (5, [])
-    for name, (flow, peers, objects) in families().items():
-        ours = Ours(flow)
-        objects = objects // 10 if quick else objects
-        models = {"ours": ours, **{label: model for label, (model, _) in peers.items()}}
+def measure(rounds: int, objects: int, only: str):
+    """Every job whose name holds `only`; rows of other jobs stay in the table as they were."""
+    rows = json.loads((RESULTS / "flows.json").read_text())["rows"] if only and (RESULTS / "flows.json").is_file() else []
+    for name, (flow, peers, most) in families().items():
+        n = min(objects, most)
+        models = {"ours": Ours(flow), **{label: model for label, (model, _) in peers.items()}}
         versions = {label: version(package) for label, (_, package) in peers.items()}
         jobs = {
-            f"training step, batch {BATCH}": ({k: training(m.train()) for k, m in models.items()}, rounds + 4, "≥ 1"),
-            f"density of {ROWS:,} rows": ({k: density(m) for k, m in models.items()}, rounds, ""),
-            f"1,000 draws x {objects:,} objects": (
-                {k: drawing(m.sample, 1000, objects) for k, m in models.items()},
-                rounds,
-                "",
-            ),
+            f"{name}: training step, batch {BATCH}": (training, "≥ 1"),
+            f"{name}: density of {ROWS:,} rows": (density, ""),
+            f"{name}: 1,000 draws x {n:,} objects": (partial(drawing, draws=1000, objects=n), "≥ 3" if "GLOW" in name else ""),
         }
-        for job, (cases, n, target) in jobs.items():
-            for model in models.values():
-                model.train(mode=job.startswith("training"))
-            if "draws" in job and "GLOW" in name:
-                plain = cases.pop("FrEIA, plain")
-                cases |= {"FrEIA, plain, all at once": plain}
-                cases |= {"FrEIA, plain, object by object": drawing(peers["FrEIA, plain"][0].sample_each, 1000, objects)}
-                versions |= dict.fromkeys([k for k in cases if k != "ours"], versions["FrEIA, plain"])
-                target = "≥ 3"
-            seconds = interleaved(cases, n)
+        for job, (make, target) in jobs.items():
+            if only not in job:
+                continue
+            cases = {label: make(model.train(mode="training" in job)) for label, model in models.items()}
+            if "GLOW" in name and "draws" in job:
+                peer = cases.pop("FrEIA, plain")
+                cases |= {"FrEIA, all at once": peer, "FrEIA, object by object": make(models["FrEIA, plain"].each)}
+                versions |= dict.fromkeys(list(cases)[1:], versions["FrEIA, plain"])
+            seconds = interleaved(cases, rounds)
             own = seconds.pop("ours")
-            rows += [row(f"{name}: {job}", own, peer, versions[peer], s, target) for peer, s in seconds.items()]
-            print(rows[-len(seconds) :], flush=True)
-            write(rows, quick)
-        if "GLOW" in name:
-            rows += compiled(name, flow, objects, rounds)
-            write(rows, quick)
+            rows = [r for r in rows if r["case"] != job]
+            rows += [row(job, own, peer, versions[peer], s, target) for peer, s in seconds.items()]
+            write(rows)
+        if "GLOW" in name and only in (job := f"{name}: compiled, 1,000 draws x {n:,} objects"):
+            rows = [r for r in rows if r["case"] != job] + compiled(job, flow, n, rounds)
+            write(rows)
     return rows
 
 
-def compiled(name, flow, objects, rounds):
+def compiled(job, flow, objects, rounds):
     """Our own passes, compiled, beside themselves as they are."""
-    import copy
-
     try:
         other = Ours(copy.deepcopy(flow), compiled=True)
-        cases = {"ours": drawing(other.sample, 1000, objects), "plain": drawing(Ours(flow).sample, 1000, objects)}
+        cases = {"ours": drawing(other, 1000, objects), "plain": drawing(Ours(flow), 1000, objects)}
         seconds = interleaved(cases, rounds)
     except Exception as error:  # no compiler on this machine
         print(f"torch.compile does not work here: {error}")
         return []
-    case = f"{name}: compiled, 1,000 draws x {objects:,} objects"
-    return [row(case, seconds["ours"], "ours, not compiled", version("torch"), seconds["plain"], "")]
+    return [row(job, seconds["ours"], "ours, not compiled", version("torch"), seconds["plain"], "")]
 
 
-def write(rows, quick):
+def write(rows):
     """The tables, kept up to date as the measurement goes on."""
-    command = "make bench name=flows" + (" quick=1" if quick else "")
+    command = "make bench name=flows"
     lines = [
         f"| {r['case']} | {r['peer']} | {r['version']} | {r['ratio']:.2f} | {r['ratio_min']:.2f} | {r['ratio_max']:.2f} "
         f"| {r['target']} | {'' if not r['target'] else 'met' if r['ratio'] >= float(r['target'][2:]) else 'not met'} |"
@@ -282,14 +287,13 @@ def write(rows, quick):
         "several GB for a million rows at once."
     )
     text = "\n".join(["# Flows beside their peers", "", f"Made by `{command}`. Above 1: ours is faster.", "", head, *lines])
-    if not quick:
-        write_text(RESULTS / "flows.md", f"{text}\n\n{notes}\n")
-        write_json(RESULTS / "flows.json", {"command": command, "python": sys.version.split()[0], "rows": rows, "notes": notes})
+    write_text(RESULTS / "flows.md", f"{text}\n\n{notes}\n")
+    write_json(RESULTS / "flows.json", {"command": command, "python": sys.version.split()[0], "rows": rows, "notes": notes})
     return text
 
 
 if __name__ == "__main__":
-    quick = "quick=1" in sys.argv
-    rows = measure(quick)
-    print(write(rows, quick))
-    print(json.dumps({f"{r['case']} / {r['peer']}": round(r["ratio"], 2) for r in rows}))
+    given = dict(word.split("=", 1) for word in sys.argv[1:])
+    table = measure(int(given.get("rounds", 5)), int(given.get("objects", 1000)), given.get("only", ""))
+    print(write(table))
+    print(json.dumps({f"{r['case']} / {r['peer']}": round(r["ratio"], 2) for r in table}))

@@ -104,12 +104,15 @@ class Conditioner(nn.Module):
         matrices = torch.cat(
             [first.weight[:, : self.inputs].expand(objects, -1, -1), given.value.permute(1, 0, 2).expand(objects, -1, -1)], 2
         )
-        bias = last.bias.unsqueeze(1)
-        for k in range(objects):
-            for left in range(0, y.shape[2], CACHED):
-                columns = slice(left, left + CACHED)
-                hidden = self._alive(torch.mm(matrices[k], rows[:, k, columns]))
+        bias, width = last.bias.unsqueeze(1), min(CACHED, y.shape[2])
+        memory = y.new_empty(first.out_features, width)  # the same pages every time
+        for k, matrix in enumerate(matrices.unbind()):
+            seen, said = rows[:, k], out[:, k]
+            for left in range(0, y.shape[2], width):
+                columns = seen[:, left : left + width]
+                space = memory if columns.shape[1] == width else memory.new_empty(len(memory), columns.shape[1])
+                hidden = self._alive(torch.mm(matrix, columns, out=space))
                 for layer in self.layers[1:-1]:
                     hidden = self._alive(torch.addmm(layer.bias.unsqueeze(1), layer.weight, hidden))
-                torch.addmm(bias, last.weight, hidden, out=out[:, k, columns])
+                torch.addmm(bias, last.weight, hidden, out=said[:, left : left + width])
         return out
