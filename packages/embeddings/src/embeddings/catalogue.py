@@ -125,11 +125,11 @@ def merged(tables: Sequence[Catalogue]) -> Catalogue:
         _, mine, theirs = np.intersect1d(first.ids[key], other.ids[key], return_indices=True)
         if not len(mine):
             raise DataError(f"the catalogues have no object in common by {key}.")
-        first = Catalogue(
-            *({**{k: v[theirs] for k, v in b.items()}, **{k: v[mine] for k, v in a.items()}}
-              for a, b in ((first.ids, other.ids), (first.numbers, other.numbers), (first.text, other.text))),
-            first.synthetic or other.synthetic,
-        )  # fmt: skip
+        sides = [
+            {**{k: v[theirs] for k, v in b.items()}, **{k: v[mine] for k, v in a.items()}}
+            for a, b in ((first.ids, other.ids), (first.numbers, other.numbers), (first.text, other.text))
+        ]
+        first = Catalogue(sides[0], sides[1], sides[2], first.synthetic or other.synthetic)
     return first
 
 

@@ -38,7 +38,7 @@ def learning_curve(
             fit = [t for t in range(y.shape[1]) if min(known[inner[len(test) :] == k, t].sum() for k in (1, 2, 3)) >= 3]
             if not fit or min(np.isfinite(y[test][:, fit]).sum(axis=0)) < 2:
                 continue
-            target = y[np.ix_(rows, fit)]
+            target = y[np.ix_(rows, np.array(fit))]
             found = cross_validated_ridge(_Picked(x, rows), target, inner, standardise=standardise).predictions
             for place, t in enumerate(fit):
                 truth, predicted = target[: len(test), place], found[: len(test), place]

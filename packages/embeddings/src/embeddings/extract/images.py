@@ -31,7 +31,7 @@ class ImageSource(Protocol):
     @property
     def fingerprint(self) -> str: ...
     def __len__(self) -> int: ...
-    def read(self, rows: Sequence[int]) -> np.ndarray:
+    def read(self, rows: "Sequence[int] | np.ndarray") -> np.ndarray:
         """[B, bands, size, size] float32."""
         ...
 
@@ -74,7 +74,7 @@ class _Named:
     def fingerprint(self) -> str:
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:16]
 
-    def read(self, rows: Sequence[int]) -> np.ndarray:
+    def read(self, rows: "Sequence[int] | np.ndarray") -> np.ndarray:
         images = [self._image(int(row)) for row in rows]
         odd = next((k for k, image in enumerate(images) if image.shape != (self.bands, self.size, self.size)), None)
         if odd is not None:
@@ -146,7 +146,7 @@ class _Hdf5:
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{self.path.name}|{self.images.shape}".encode() + self.ids.tobytes()).hexdigest()[:16]
 
-    def read(self, rows: Sequence[int]) -> np.ndarray:
+    def read(self, rows: "Sequence[int] | np.ndarray") -> np.ndarray:
         found = np.asarray(self.images[rows[0] : rows[-1] + 1], dtype=np.float32)[np.asarray(rows) - rows[0]]
         return found if found.ndim == 4 else found[:, None]
 

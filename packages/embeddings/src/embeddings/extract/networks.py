@@ -112,7 +112,8 @@ class Penultimate:
     def __init__(self, task: Any):
         from torch import nn
 
-        self.task, self.seen = task, []
+        self.task = task
+        self.seen: list[Any] = []
         for module in task.modules():
             if isinstance(module, nn.Linear):
                 module.register_forward_pre_hook(lambda _, inputs: self.seen.append(inputs[0]))
@@ -151,15 +152,26 @@ def _aion(weights: str, bands: int, size: int, pooling: str, device: Any) -> Net
 
 
 def _astropt(weights: str, bands: int, size: int, pooling: str, device: Any) -> Network:
-    from astropt.model_utils import load_astropt
+    """A checkpoint of a model of images alone, read weights-only: beside tensors it may name its modalities and no more."""
+    import torch
+    from astropt.model import GPT, GPTConfig, ModalityConfig, ModalityRegistry
 
-    model = load_astropt(path=weights).to(device).eval()
+    with torch.serialization.safe_globals([ModalityConfig, ModalityRegistry]):
+        kept = torch.load(weights, map_location="cpu", weights_only=True)
+    registry = kept["modality_registry"]
+    if registry.names() != ["images"]:
+        raise DataError(f"{weights} is a model of {', '.join(registry.names())}; images alone are embedded here.")
+    model = GPT(GPTConfig(**kept["model_args"]), registry)
+    model.load_state_dict({name.removeprefix("_orig_mod."): v for name, v in kept["model"].items()})
+    model = model.to(device).eval()
+    patch = registry.get_config("images").patch_size
+    positions = torch.arange((size // patch) ** 2, device=device)
 
     def forward(x: Any) -> Any:
-        patch = model.modality_registry.get_config("images").patch_size
         rows = x.unfold(2, patch, patch).unfold(3, patch, patch)
         tokens = rows.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
-        return model.generate_embeddings({"images": tokens})["images"]
+        asked = {"images": tokens, "images_positions": positions.expand(len(x), -1)}
+        return model.generate_embeddings(asked, reduction="none")["images"]
 
     return Network(forward, bands, size, pooling, device)
 

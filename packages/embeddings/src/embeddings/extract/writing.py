@@ -34,7 +34,8 @@ class Writer:
                 f"{folder} holds another extraction: its {other[0]} is {before.get(other[0])!r}, not {self.about[other[0]]!r}. "
                 "Choose another output, or remove the folder."
             )
-        self.done, self.array, self.batches, self.began = int(before["done"]), None, 0, time.monotonic()
+        self.done, self.batches, self.began = int(before["done"]), 0, time.monotonic()
+        self.array: np.ndarray | None = None
         if self.done:
             said(f"{self.done} of {len(source)} images are embedded already")
 

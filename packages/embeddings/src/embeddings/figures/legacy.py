@@ -90,7 +90,9 @@ def components_panel(predictions: Predictions, about: About, path: Path, embeddi
     ):
         if np.isfinite(values).any():
             layer, _ = scatter(axes, xy, values, colour_limits(values, (2, 98)), colours)
-            figure.colorbar(layer, ax=axes, label=label, fraction=0.05).solids.set_alpha(1.0)
+            solids = figure.colorbar(layer, ax=axes, label=label, fraction=0.05).solids
+            if solids is not None:
+                solids.set_alpha(1.0)
     for axes in grid[0]:
         axes.set(xlabel="PC 1", ylabel="PC 2", xticks=[], yticks=[])
     length = np.linalg.norm(components[placed], axis=1)
