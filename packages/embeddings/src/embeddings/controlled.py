@@ -22,18 +22,20 @@ __all__ = ["nothing_left", "partial_predictions", "smooth_functions"]
 NOTHING_LEFT = 1e-3  # of the variance: below it a property is a function of the nuisances
 
 
-def smooth_functions(nuisances: Sequence[np.ndarray], knots: int = 6) -> np.ndarray:
+def smooth_functions(nuisances: Sequence[np.ndarray], knots: int | None = None) -> np.ndarray:
     """[N, F]: a constant, and for each nuisance cubic splines in its value with knots at its quantiles; NaN where unknown.
 
-    Nuisances with few values (flags) become one column per value.
+    Nuisances with few values (flags) become one column per value. Knots: one for every 500 objects, 1 to 6, because a curve
+    with more of them runs away at the ends of a small sample.
     """
+    knots = int(np.clip(len(nuisances[0]) // 500, 1, 6)) if knots is None else knots
     columns = [np.ones(len(nuisances[0]))]
     for values in nuisances:
         known = np.isfinite(values)
         levels = np.unique(values[known])
         if len(levels) < 2:
             continue
-        if len(levels) <= knots + 3:
+        if len(levels) <= 8:
             columns += [np.where(known, (values == level).astype(float), np.nan) for level in levels[1:]]
             continue
         spread = values[known].std()
