@@ -121,26 +121,31 @@ class CalibratedTrainer(Trainer):
     def fit(self, task: Any, data: Any, *args: Any, **more: Any) -> Any:
         progress = super().fit(task, data, *args, **more)
         predictions = self.predict(task, data.val, data.carry, "val", label="calibrating")
-        values: dict[str, float] | None = None
-        if self._fabric.global_rank == 0:
-            logit, labelled = predictions["logit"].numpy(), predictions["labelled"].numpy()
-            estimate = _estimated(logit, labelled)
-            used = estimate["value"] if self.prior == "estimated" and not estimate["refused"] else task.prior
-            if self.prior == "estimated" and estimate["refused"]:
-                warnings.warn(f"calibrated at the stated prior {task.prior:g}: {estimate['refused']}.", stacklevel=2)
-            values = calibration(logit, labelled, used, self.alpha) | {"prior": used}
-        values = self._fabric.broadcast(values)
-        assert values is not None
+        found = self._fabric.broadcast(self._found(task, predictions) if self._fabric.global_rank == 0 else None)
+        if found is None:  # a few batches to try things, all of one sample
+            return progress
+        values, noted = found
         task.calibrate(values)
         run = more.get("run") or next((a for a in args if hasattr(a, "checkpoints")), None)
         if run is not None and self._fabric.global_rank == 0 and (run.checkpoints / "best.pt").exists():
             predictions["calibrated"] = values["slope"] * predictions["logit"] + values["offset"]
-            state = checkpoints.load_best(run.checkpoints)
-            own = task.state_dict()
+            state, own = checkpoints.load_best(run.checkpoints), task.state_dict()
             kept = {name: own[name].detach().cpu() for name in ("slope", "offset", "conformal")}
             checkpoints.save({**state, "task": {**state["task"], **kept}}, run.checkpoints, "best")
             write_columns(run.directory / "predictions" / "val.parquet", predictions, data.about)
-            plain = {name: value if np.isfinite(value) else None for name, value in values.items()}
-            told = {"estimated_prior": estimate, "synthetic": bool(data.about["synthetic"])}
-            run.write_json("calibration.json", {**plain, **told})
+            run.write_json("calibration.json", {**noted, "synthetic": bool(data.about["synthetic"])})
         return progress
+
+    def _found(self, task: Any, predictions: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]] | None:
+        """What the task takes, and what is noted; None without labelled or without unlabeled rows."""
+        logit, labelled = predictions["logit"].numpy(), predictions["labelled"].numpy()
+        if (labelled > 0.5).all() or not (labelled > 0.5).any():
+            warnings.warn("not calibrated: the validation rows hold no labelled, or no unlabeled, cutout.", stacklevel=3)
+            return None
+        estimate = _estimated(logit, labelled)
+        used = estimate["value"] if self.prior == "estimated" and not estimate["refused"] else task.prior
+        if self.prior == "estimated" and estimate["refused"]:
+            warnings.warn(f"calibrated at the stated prior {task.prior:g}: {estimate['refused']}.", stacklevel=3)
+        values = calibration(logit, labelled, used, self.alpha)
+        plain = {name: value if np.isfinite(value) else None for name, value in values.items()}
+        return values, {**plain, "prior": used, "estimated_prior": estimate}
