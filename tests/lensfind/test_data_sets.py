@@ -122,7 +122,7 @@ def test_the_fingerprint_is_of_images_labels_and_choices(directory, tmp_path):
 
 
 def test_only_some_lenses_are_labelled_and_the_rest_hide(directory):
-    data = stored(directory, labelled_share=0.5)
+    data = stored(directory, labelled_lenses=0.5)
     batch = everything(data.train)
     assert (batch["lens"][batch["labelled"] > 0] == 1).all()
     assert 0.3 < float(batch["labelled"].sum() / batch["lens"].sum()) < 0.7

@@ -261,7 +261,7 @@ def prepare(
     population: Population | None = None,
     size: int | None = None,
     seed: int = 0,
-    class_prior: float = 0.1,
+    class_prior: float | None = None,
     labelled_share: float = 0.2,
     oversample: int = 4,
     storage: str = "hdf5",
@@ -287,8 +287,8 @@ def prepare(
     simulation = None
     if source == "simulated":
         simulation = _simulation(survey, population, own) | {
-            "n": n, "size": size, "seed": seed, "class_prior": class_prior, "labelled_share": labelled_share,
-            "oversample": oversample,
+            "n": n, "size": size, "seed": seed, "class_prior": 0.1 if class_prior is None else class_prior,
+            "labelled_share": labelled_share, "oversample": oversample,
         }  # fmt: skip
     elif size is not None:
         own["size"] = size

@@ -181,7 +181,7 @@ def stored(
     bands: Sequence[str] | None = None,
     size: int | None = None,
     class_prior: float | None = None,
-    labelled_share: float = 0.5,
+    labelled_lenses: float = 0.5,
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     split_seed: int = 42,
     corrupt_limit: float = 0.01,
@@ -192,8 +192,8 @@ def stored(
     """The data set in the directory `path`, or in a manifest (CSV or Parquet) that names a FITS, npy or npz file per cutout.
 
     `learning` says what labels must carry: "supervised" refuses unlabeled rows, "pu" takes them; both refuse a single class.
-    Rows that have no split get one by group. `labelled_share` of the lenses are labelled where all labels are known (the others
-    stand among the unlabeled, as on the sky). `size` cuts to the middle; `bands` picks and orders; `wavelengths` (nm) are for
+    Rows that have no split get one by group. `labelled_lenses` is the share of lenses that are labelled where all labels are
+    known (the others stand among the unlabeled, as on the sky). `size` cuts to the middle; `bands` picks and orders; `wavelengths` (nm) are for
     filters whose names do not tell. Truths are carried: lens (where known of all rows), theta_E, arc_snr, flux_ratio, kind,
     seeing over its median, …; `row` is the row of the manifest.
     """
@@ -203,7 +203,7 @@ def stored(
     if not known(table["split"]).all() or not known(table["sky_group_id"]).all():
         table = assign_splits(table, tuple(fractions), split_seed)  # type: ignore[arg-type]
     intact = _intact(store, corrupt_limit)
-    labelled = _labelled(table, labelled_share, split_seed)
+    labelled = _labelled(table, labelled_lenses, split_seed)
     size = size or store.shape[-1]
     if size > store.shape[-1] or (store.shape[-1] - size) % 2:
         raise ConfigError(f"size={size}: cutouts are {store.shape[-1]} pixels; take fewer, by an even number.")
