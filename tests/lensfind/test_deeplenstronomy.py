@@ -34,8 +34,10 @@ CONFIGURATION = {
     "IMAGE": {"PARAMETERS": IMAGE},
     "SURVEY": {"PARAMETERS": {**SKY, "seeing": uniform(0.7, 0.9)}},
     "SPECIES": {
-        "GALAXY_1": {"NAME": "LENS", "LIGHT_PROFILE_1": sersic(uniform(19, 21), 0.8, 4), 
-                     "MASS_PROFILE_1": sie(uniform(1.0, 1.8)), "SHEAR_PROFILE_1": {"NAME": "SHEAR", "PARAMETERS": {"gamma1": uniform(-0.05, 0.05), "gamma2": 0.0}}},
+        "GALAXY_1": {
+            "NAME": "LENS", "LIGHT_PROFILE_1": sersic(uniform(19, 21), 0.8, 4), "MASS_PROFILE_1": sie(uniform(1.0, 1.8)),
+            "SHEAR_PROFILE_1": {"NAME": "SHEAR", "PARAMETERS": {"gamma1": uniform(-0.05, 0.05), "gamma2": 0.0}},
+        },
         "GALAXY_2": {"NAME": "SOURCE", "LIGHT_PROFILE_1": sersic(23, 0.3, 1, uniform(-0.5, 0.5)), "MASS_PROFILE_1": sie(1e-4)},
     },
     "GEOMETRY": {"CONFIGURATION_1": {"NAME": "GALGAL", "FRACTION": 1.0,
