@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from muonflow import BundleGenerator, Events, MuonBundles, SplineBundle, showers
+from muonflow import BundleFlow, BundleGenerator, Events, MuonBundles, rules, showers
 from muonflow.data import check, split
 from muonflow.figures import expected_histogram, spectrum
+from muonflow.heads import HurdleHead
 from muonflow.predict import predict
 from muonflow.scores import muon_weights
 from muonflow.tables import read_events
 from skyloom.errors import ConfigError, DataError
+from skyloom.flows import Box, ContextMLP, SplineAutoregressive, StudentT
 from skyloom.training import Trainer
 from skyloom.training.optimizers import optimizer
 
-small = partial(SplineBundle, context=12, embedding=32, bins=8, transforms=2, hidden=32, count_hidden=32)
+spline = partial(SplineAutoregressive, transforms=2, bins=8, hidden=(32, 32))
+embed = partial(ContextMLP, outputs=12, hidden=(32,))
+small = partial(BundleFlow, embed=embed, flow=spline, counts=partial(HurdleHead, hidden=32))
 OBJECTIVE = [{"metric": "val/nll", "direction": "minimize"}]
 
 
@@ -90,6 +94,8 @@ def test_a_context_that_ignores_the_condition_gains_nothing(whole):
     data, task, _ = whole
 
     class Noise(torch.nn.Module):
+        outputs = 12
+
         def forward(self, features):
             return 0.3 * torch.randn(len(features), 12)
 
@@ -143,10 +149,11 @@ def test_a_bundle_with_more_energy_than_its_primary_is_drawn_anew(whole):
     data, _, _ = whole
     task = MuonBundles(data.about, small)
     with torch.no_grad():
-        task.target_mean += torch.tensor([3.5, 0.0])
-        for parameter in task.network.count_head[-1].parameters():
+        task.network.target.steps[1].shift += torch.tensor([3.5, 0.0])
+        last = task.network.count_head.network[-1]
+        for parameter in last.parameters():
             parameter.zero_()
-        task.network.count_head[-1].bias += torch.tensor([20.0, 0.7, 3.0])
+        last.bias += torch.tensor([20.0, 0.7, 3.0])
     bundles = BundleGenerator(task)([3e4] * 200, 0.1, 1, 1500.0, seed=0)
     assert bundles.redrawn > 10
     total = torch.zeros(200).index_add(0, bundles.owner, bundles.energy)
@@ -164,8 +171,32 @@ def test_conditions_outside_training_are_refused_or_flagged(whole):
             generator(*wrong)
     with pytest.raises(DataError, match="lengths"):
         generator([1e5, 1e5, 1e5], [0.1, 0.2], 1, 1500.0)
-    with pytest.raises(ConfigError, match="bins >= 4"):
-        SplineBundle(7, bins=3)
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "message"),
+    [
+        (partial(BundleFlow, flow=partial(spline, bins=3)), "32-true", "bins >= 4"),
+        (small, "16-mixed", "collapse in 16 bits"),
+        (small, "bf16-true", "collapse in 16 bits"),
+        (partial(BundleFlow, flow=partial(spline, base=partial(StudentT, dof=2.0))), "32-true", "dof=2 has no variance"),
+        (partial(BundleFlow, flow=partial(spline, base=partial(StudentT, learned=True))), "32-true", "may fall to least=0.5"),
+        (partial(BundleFlow, flow=partial(spline, base=Box)), "32-true", "no density outside"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_any_data(model, precision, message):
+    with pytest.raises(ConfigError, match=message):
+        rules.check(model, precision)
+
+
+def test_rules_allow_what_works_and_leave_the_random_state_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    rules.check(small, "bf16-mixed")
+    assert torch.equal(torch.rand(1), expected)
+    with pytest.raises(ConfigError, match="x and y carry nothing beyond r"):
+        rules.check(small, selection="xy")
 
 
 def test_impossible_muons_are_named():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from muonflow.data import from_parquet, synthetic
     from muonflow.events import Events
     from muonflow.generate import BundleGenerator, Bundles
-    from muonflow.model import SplineBundle
+    from muonflow.model import BundleFlow
     from muonflow.showers import simulate
     from muonflow.tables import read_events, write_events
     from muonflow.task import MuonBundles
@@ -28,7 +28,7 @@ _HOME = {
     "Bundles": "generate",
     "Events": "events",
     "MuonBundles": "task",
-    "SplineBundle": "model",
+    "BundleFlow": "model",
     "from_parquet": "data",
     "read_events": "tables",
     "simulate": "showers",
@@ -37,15 +37,16 @@ _HOME = {
 }
 _MODULES = (
     *("coordinates", "counts", "data", "events", "figures", "generate", "marginal", "model"),
-    *("physics", "predict", "scores", "showers", "tables", "task"),
+    *("context", "heads", "latent", "physics", "predict", "rules"),
+    *("scores", "showers", "tables", "task"),
 )
 
 __all__ = [
+    "BundleFlow",
     "BundleGenerator",
     "Bundles",
     "Events",
     "MuonBundles",
-    "SplineBundle",
     "from_parquet",
     "read_events",
     "simulate",

@@ -62,6 +62,11 @@ class Hurdle(NamedTuple):
     log_mean: Tensor  # of the untruncated m
     log_shape: Tensor  # of k
 
+    @property
+    def survival(self) -> Tensor:
+        """P(N >= 1) [B]."""
+        return torch.sigmoid(self.logit)
+
     def log_prob(self, count: Tensor) -> Tensor:
         positive = log_zero_truncated(count.clamp(min=1).to(self.logit.dtype), self.log_mean, self.log_shape)
         return torch.where(count > 0, logsigmoid(self.logit) + positive, logsigmoid(-self.logit))

@@ -13,7 +13,10 @@ from muonflow.marginal import fit_marginal
 from muonflow.tables import read_events
 from skyloom.data import Data, Standardise, fingerprint, group_split
 from skyloom.errors import DataError
+from skyloom.flows import fit, hill
 from skyloom.run.seeds import derive
+
+FITTED = 400_000  # muons that data transforms are fitted on, at most
 
 __all__ = ["check", "check_conditions", "from_parquet", "split", "synthetic"]
 
@@ -25,6 +28,8 @@ def synthetic(
     keep_empty: float = 0.01,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     seed: int = 0,
+    lateral: str = "elbert",
+    rules: None = None,
 ) -> Data:
     """Synthetic showers with a known exact density (`muonflow.showers`), split by shower.
 
@@ -33,18 +38,21 @@ def synthetic(
         depths: at which each shower is seen
         index: of the primaries' spectrum E^-index
         keep_empty: share of the events without muons that is kept where none is expected; more where they are
+        lateral: "elbert", or "heavy": power-law tails of ln r, which no physics has and a Gaussian base cannot follow
+        rules: what `muonflow.rules.check` said of the model before any data was made: nothing
     """
-    events = showers.simulate(n_showers, depths, index, keep_empty, seed)
-    more = {"synthetic": True, "oracle": "elbert"}
+    events = showers.simulate(n_showers, depths, index, keep_empty, seed, lateral)
+    more = {"synthetic": True, "oracle": lateral}
     return split(events, more, fractions, seed)
 
 
-def from_parquet(path: str, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), seed: int = 0) -> Data:
+def from_parquet(path: str, fractions: tuple[float, float, float] = (0.8, 0.1, 0.1), seed: int = 0, rules: None = None) -> Data:
     """Events of a Parquet file in the schema of `muonflow.tables`, split by the shower part of `event_id`.
 
     Args:
         path: the file; events without muons belong in it. Where its writer kept only some of them, the column `kept` says
             which share, for every event
+        rules: as for `synthetic`
     """
     events, about = read_events(Path(path))
     if events.muons is None:
@@ -80,7 +88,8 @@ def statistics(train: Events, seed: int = 0) -> dict[str, Any]:
     y, _ = to_flow(muons.double(), (condition[:, 0] / condition[:, 2])[owner])
     return {
         "features": Standardise.fit(derived_features(condition), FEATURES).to_json(),
-        "target": Standardise.fit(y, MUONS).to_json(),
+        "targets": {name: fit(y[:FITTED], name).to_json() for name in ("standardise", "quantile", "yeo_johnson")},
+        "tail_index": hill(y, 0.05).tolist(),
         "marginal": fit_marginal(muons, seed=derive(seed, "marginal")),
         "support": {
             "low": train.condition.min(0).values.tolist(),

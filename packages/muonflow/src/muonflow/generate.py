@@ -88,9 +88,9 @@ class BundleGenerator:
         generator = torch_generator(seed, "muonflow", "bundles", device=self._device)
         count = self.task.counts(condition).sample(generator)
         owner = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
-        context = self.task.embed(condition)
-        muons = self.task.sample_muons(context[owner], ceilings(condition)[owner], generator)
-        redrawn = self._keep_energy(muons, condition, context, owner, generator)
+        shared = self.task.shared(condition, generator)
+        muons = self.task.sample_muons(shared[owner], ceilings(condition)[owner], generator)
+        redrawn = self._keep_energy(muons, condition, shared, owner, generator)
         azimuth = 2 * torch.pi * torch.rand(len(owner), generator=generator, device=self._device)
         energies, radii = muons.unbind(1)
         return Bundles(condition, count, energies, radii, azimuth, owner, outside, redrawn)
@@ -104,7 +104,7 @@ class BundleGenerator:
         known = condition.new_tensor(support["mass_numbers"])
         return beyond | (condition[:, 2:3] != known).all(1)
 
-    def _keep_energy(self, muons: Tensor, condition: Tensor, context: Tensor, owner: Tensor, generator: torch.Generator) -> int:
+    def _keep_energy(self, muons: Tensor, condition: Tensor, shared: Tensor, owner: Tensor, generator: torch.Generator) -> int:
         """Draw bundles anew, in place, while their energies sum to more than the primary's; how many there were at first."""
         limit, first = condition[:, 0].double(), 0
         for _ in range(ATTEMPTS):
@@ -114,7 +114,7 @@ class BundleGenerator:
                 return first
             first = first or int((total > limit).sum())
             mine = owner[again]
-            muons[again] = self.task.sample_muons(context[mine], ceilings(condition)[mine], generator)
+            muons[again] = self.task.sample_muons(shared[mine], ceilings(condition)[mine], generator)
         raise UserError(
             f"after {ATTEMPTS} draws {int((total > limit).sum())} bundles still have more energy than their primary "
             f"(first: event {int(torch.nonzero(total > limit)[0])}): the model is not trained, or far outside its range."

@@ -5,7 +5,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-__all__ = ["ENERGY_BINS", "ks_distance", "multiplicity_distance", "muon_distances", "muon_weights", "per_muon"]
+__all__ = [
+    "ENERGY_BINS",
+    "auc_of_two_samples",
+    "ks_distance",
+    "multiplicity_distance",
+    "muon_distances",
+    "muon_weights",
+    "per_muon",
+    "pit_distances",
+    "tail_indices",
+]
 
 ENERGY_BINS = (2.0, 4.75, 5.25, 5.75, 6.5, 8.01)  # edges in log10(E0 / GeV)
 
@@ -66,3 +76,53 @@ def multiplicity_distance(p: dict[str, Tensor]) -> float:
         distance = 0.5 * float(gap.abs().sum())
         worst = distance if worst != worst else max(worst, distance)
     return worst
+
+
+def pit_distances(p: dict[str, Tensor]) -> dict[str, float]:
+    """Largest distance of the ranks of observed muons among generated ones of their own condition from uniform: energy, radius.
+
+    Ranks take the values 0, 1/K … 1, each in a share 1 / (K + 1) of the muons if the conditional densities are right.
+    """
+    out = {}
+    for k, name in enumerate(("energy", "radius")):
+        ranks = p["pit"][..., k]
+        ranks = ranks[~torch.isnan(ranks)].double()
+        levels = torch.unique(ranks)
+        if not len(levels):
+            out[f"pit_{name}"] = float("nan")
+            continue
+        rivals = max(round(1 / float(levels.diff().min())), 1) if len(levels) > 1 else 1
+        seen = torch.bincount((ranks * rivals).round().long(), minlength=rivals + 1).double().cumsum(0) / len(ranks)
+        even = torch.arange(1, rivals + 2, dtype=torch.float64) / (rivals + 1)
+        out[f"pit_{name}"] = float((seen - even).abs().max())
+    return out
+
+
+def tail_indices(p: dict[str, Tensor], share: float = 0.005) -> dict[str, float]:
+    """Hill's estimate of the upper tail of ln r of generated over that of observed muons: 1 where tails agree.
+
+    From the farthest `share` of the muons, or the farthest 20."""
+    from skyloom.flows import hill
+
+    there = ~torch.isnan(p["observed"][..., 0])
+    observed, generated = (torch.log(p[name][there][:, 1:].double()) for name in ("observed", "generated"))
+    share = max(share, 20 / max(len(observed), 1))
+    if share > 0.2:
+        return {"hill_ratio": float("nan")}
+    return {"hill_ratio": float(hill(generated, share)[1, 0] / hill(observed, share)[1, 0])}
+
+
+def auc_of_two_samples(p: dict[str, Tensor]) -> float:
+    """Area under the ROC of a classifier that tells generated muons from observed ones, from its held-out scores `told_apart`
+    [B, SLOTS, 2] (observed, generated); 0.5 where it cannot."""
+    there = ~torch.isnan(p["told_apart"][..., 0])
+    observed, generated = p["told_apart"][there].double().unbind(-1)
+    if not len(observed):
+        return float("nan")
+    order = torch.cat([observed, generated]).sort()
+    _, rank_of, size = torch.unique_consecutive(order.values, return_inverse=True, return_counts=True)
+    middle = size.cumsum(0) - (size - 1) / 2  # equal scores share their mean rank
+    ranks = torch.empty_like(order.values)
+    ranks[order.indices] = middle[rank_of].double()
+    n = len(observed)
+    return float((ranks[n:].sum() - n * (n + 1) / 2) / n**2)

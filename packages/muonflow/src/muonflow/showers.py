@@ -9,6 +9,8 @@ One shower may be seen at several depths: its muons are then the same ones, of w
 alone the distribution is that of a shower seen once, since thinning a Poisson process leaves a Poisson process.
 """
 
+import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -22,6 +24,7 @@ from skyloom.run.seeds import torch_generator
 
 __all__ = [
     "COMPOSITION",
+    "LATERAL",
     "TRANSVERSE_MOMENTUM",
     "Arrival",
     "arrival",
@@ -31,6 +34,7 @@ __all__ = [
     "log_probability_of_count",
     "radius_scale",
     "simulate",
+    "stream",
     "surface_energies",
 ]
 
@@ -41,6 +45,7 @@ DEPTHS = torch.linspace(*physics.DEPTH_RANGE, 100, dtype=torch.float64)  # km
 TRANSVERSE_MOMENTUM = 0.22  # GeV, half of the mean
 SLOPE = 1 + physics.YIELD_INDEX  # N(>E) falls as E^-1.757
 CHUNK = 100_000  # showers made at once
+HEAVY_DOF, HEAVY_SCALE = 3.0, 0.3  # of ln r in the heavy-tailed variant
 SMALLEST = 1.0e-3  # GeV and m: energies and distances are not resolved below
 
 
@@ -82,7 +87,7 @@ def energy_survival(energy: Tensor, condition: Tensor) -> Tensor:
     return torch.exp(_log_survival(surface, here)).clamp(max=1.0)
 
 
-def log_density(muons: Tensor, condition: Tensor) -> Tensor:
+def log_density(muons: Tensor, condition: Tensor, lateral: str = "elbert") -> Tensor:
     """Exact ln p(E, r | condition) per GeV and m, for muons [M, 2] and their own conditions [M, 4], in float64:
 
     ln[N(>E_s) / N(>E_thr)] + ln[1.757 / E_s + 5.25 (A / E0) / (1 - A E_s / E0)] + b X + ln r - 2 ln s - r / s.
@@ -96,9 +101,34 @@ def log_density(muons: Tensor, condition: Tensor) -> Tensor:
     radius = torch.where(inside, radius, 1.0)
     rate = torch.log(SLOPE / surface + physics.YIELD_CUTOFF / (nucleon - surface))
     scale = radius_scale(surface, here.height)
-    lateral = torch.log(radius) - 2 * torch.log(scale) - radius / scale
-    value = _log_survival(surface, here) + rate + physics.LOSS_RATE * here.column + lateral
+    value = _log_survival(surface, here) + rate + physics.LOSS_RATE * here.column + LATERAL[lateral](radius, scale)
     return torch.where(inside, value, -torch.inf)
+
+
+def _log_gamma_radius(radius: Tensor, scale: Tensor) -> Tensor:
+    """ln p(r) of Gamma(2, s)."""
+    return torch.log(radius) - 2 * torch.log(scale) - radius / scale
+
+
+def _log_heavy_radius(radius: Tensor, scale: Tensor) -> Tensor:
+    """ln p(r) where ln(r / 2 s) is Student-t of HEAVY_DOF degrees of freedom times HEAVY_SCALE."""
+    t = torch.log(radius / (2 * scale)) / HEAVY_SCALE
+    v = HEAVY_DOF
+    constant = math.lgamma((v + 1) / 2) - math.lgamma(v / 2) - 0.5 * math.log(v * math.pi) - math.log(HEAVY_SCALE)
+    return constant - (v + 1) / 2 * torch.log1p(t.square() / v) - torch.log(radius)
+
+
+LATERAL = {"elbert": _log_gamma_radius, "heavy": _log_heavy_radius}
+"""Lateral distributions by name: that of the stand-in, and one of which ln r has power-law tails (a test of tails)."""
+
+
+def _radius(scale: Tensor, lateral: str, generator: torch.Generator) -> Tensor:
+    if lateral == "elbert":
+        return scale * torch._standard_gamma(torch.full_like(scale, 2.0), generator=generator)
+    normal = torch.randn(scale.shape, generator=generator, dtype=scale.dtype)
+    half = torch.full_like(scale, HEAVY_DOF / 2)
+    t = normal * torch.rsqrt(torch._standard_gamma(half, generator=generator) / half)
+    return 2 * scale * torch.exp((HEAVY_SCALE * t).clamp(-60, 60))
 
 
 def log_probability_of_count(count: Tensor, condition: Tensor) -> Tensor:
@@ -110,25 +140,38 @@ def log_probability_of_count(count: Tensor, condition: Tensor) -> Tensor:
     return torch.where(some, value, torch.where(count == 0, 0.0, -torch.inf))
 
 
-def simulate(n_showers: int, depths: int = 1, index: float = 2.6, keep_empty: float = 1.0, seed: int = 0) -> Events:
+def simulate(
+    n_showers: int, depths: int = 1, index: float = 2.6, keep_empty: float = 1.0, seed: int = 0, lateral: str = "elbert"
+) -> Events:
     """Synthetic events: `n_showers` primaries, each at `depths` vertical depths, energies from E^-index.
 
     Most primaries send no muon so deep. Of the events without muons a share max(keep_empty, min(mu, 1)) is kept by chance,
     with mu the expected number of muons: few where nothing is expected, all where their absence says something. Events carry
     the columns `shower` and `kept`, that share; with it the probabilities in nature follow from those in the table.
+
+    `lateral` is "elbert", or "heavy": ln r of power-law tails.
     """
+    return Events.join(list(stream(n_showers, depths, index, keep_empty, seed, lateral)))
+
+
+def stream(
+    n_showers: int, depths: int = 1, index: float = 2.6, keep_empty: float = 1.0, seed: int = 0, lateral: str = "elbert"
+) -> Iterator[Events]:
+    """The same events in pieces of at most 100,000 showers, each made when it is asked for."""
     if n_showers < 1 or depths < 1:
         raise ConfigError(f"n_showers={n_showers} and depths={depths} must be at least 1.")
     if not 0 < keep_empty <= 1:
         raise ConfigError(f"keep_empty={keep_empty} is a share of the empty events: it must lie in (0, 1].")
-    parts = []
+    if lateral not in LATERAL:
+        raise ConfigError(f"lateral={lateral!r} is none of {', '.join(LATERAL)}.")
     for first in range(0, n_showers, CHUNK):
         generator = torch_generator(seed, "muonflow", "showers", first)
-        parts.append(_showers(min(CHUNK, n_showers - first), first, depths, index, keep_empty, generator))
-    return Events.join(parts)
+        yield _showers(min(CHUNK, n_showers - first), first, depths, index, keep_empty, generator, lateral)
 
 
-def _showers(n: int, first: int, depths: int, index: float, keep_empty: float, generator: torch.Generator) -> Events:
+def _showers(
+    n: int, first: int, depths: int, index: float, keep_empty: float, generator: torch.Generator, lateral: str
+) -> Events:
     condition = _primaries(n, depths, index, generator).reshape(n * depths, 4)
     here = arrival(condition)
     shallow = Arrival(*(value.reshape(n, depths)[:, 0] for value in here))
@@ -139,14 +182,14 @@ def _showers(n: int, first: int, depths: int, index: float, keep_empty: float, g
     mine = Arrival(*(value[owner] for value in shallow))
     surface = surface_energies(mine, torch.rand(len(owner), generator=generator, dtype=torch.float64))
     scale = radius_scale(surface, mine.height)
-    radius = scale * torch._standard_gamma(torch.full_like(scale, 2.0), generator=generator)
+    radius = _radius(scale, lateral, generator)
     # [M, depths]: which muons of a shower arrive at which of its depths; then one row per arrival, event by event
     arrives = surface[:, None] >= here.threshold.reshape(n, depths)[owner]
     muon, depth = torch.nonzero(arrives, as_tuple=True)
     event, order = torch.sort(owner[muon] * depths + depth, stable=True)
     muon = muon[order]
     energy = physics.depth_energy(surface[muon], here.column[event])
-    muons = torch.stack([energy, radius[muon]], 1).clamp(min=SMALLEST).float()
+    muons = torch.stack([energy, radius[muon]], 1).clamp(min=SMALLEST if lateral == "elbert" else 1e-30).float()
     shower = first + torch.arange(n).repeat_interleave(depths)
     kept = here.mean.clamp(keep_empty, 1.0).float()
     columns = {"shower": shower, "kept": kept}
