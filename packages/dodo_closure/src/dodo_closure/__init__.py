@@ -16,7 +16,7 @@ from skyloom.lazily import lazily
 
 if TYPE_CHECKING:
     from dodo_closure.boosts import four_velocity, from_comoving, to_comoving
-    from dodo_closure.box3d import asymptotic_state
+    from dodo_closure.box3d import Adaptive, asymptotic_state
     from dodo_closure.closure import Closure
     from dodo_closure.conserve import limit, project
     from dodo_closure.data import prepared, synthetic
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dodo_closure.task import ClosureTask
 
 _HOME = {
+    "Adaptive": "box3d",
     "asymptotic_state": "box3d",
     "four_velocity": "boosts",
     "from_comoving": "boosts",
@@ -65,6 +66,7 @@ _MODULES = (
 )
 
 __all__ = [
+    "Adaptive",
     "Box",
     "Closure",
     "ClosureTask",

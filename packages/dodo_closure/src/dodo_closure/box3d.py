@@ -14,6 +14,7 @@ Richers, Froustey, Ghosh, Foucart and Gomez 2024, Phys. Rev. D 110, 103019 (arXi
 Nagakura 2023; the smooth variant after Xiong et al. 2023, arXiv:2307.11129.
 """
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -27,12 +28,25 @@ from dodo_closure.minerbo import maximum_entropy
 from dodo_closure.quadrature import CrossingAware, Ring, Rule, frames
 from skyloom.errors import ConfigError, DataError, nearest
 
-__all__ = ["STEEPEST", "Diagnostics", "Variant", "asymptotic_state", "electron_change"]
+__all__ = ["STEEPEST", "Adaptive", "Diagnostics", "Variant", "asymptotic_state", "electron_change"]
 
 Variant = Literal["box", "smooth", "pairwise"]
 STEEPEST = 0.98  # flux factor that the default rule still resolves; steeper beams are integrated as this steep
 _NODES = 1 << 18  # sphere nodes held at once
 _PAIRS = ((0, 1), (0, 2), (1, 2))
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """The best way for each state: a cap in closed form for identical heavy flavors, a rule for the others.
+
+    Args:
+        nodes: of the cap; 48 leave round-off up to flux factors of 0.98, 16 an error of 1e-7 up to 0.8
+        others: rule for states whose heavy neutrinos and antineutrinos differ
+    """
+
+    nodes: int = 48
+    others: CrossingAware = CrossingAware()
 
 
 class Diagnostics(NamedTuple):
@@ -57,9 +71,12 @@ class Diagnostics(NamedTuple):
         return torch.sqrt(self.smaller * self.larger)
 
 
+_FLOAT32 = Adaptive(12, CrossingAware(12, 8, 12, 2))
+
+
 def asymptotic_state(
     F: Tensor,
-    rule: Rule | None = None,
+    rule: Rule | Adaptive | None = None,
     *,
     variant: Variant = "box",
     average_heavies: bool = False,
@@ -70,7 +87,7 @@ def asymptotic_state(
     Stable rows come back unchanged; rows that no state can have come back as NaN with `valid` false.
 
     Args:
-        rule: over the sphere; None takes the exact cap for identical heavy flavors and `CrossingAware()` for others
+        rule: over the sphere; None is `Adaptive()`, exact for identical heavy flavors
         average_heavies: give mu and tau the same final four-flux, which does not keep their net numbers apart; else each
             changes by the mean's change (the same thing where they are equal), shortened if one has too little to give
         p0: survival on the smaller side; 1/n for n mixed flavors
@@ -108,9 +125,13 @@ def asymptotic_state(
     return final.reshape(F.shape), Diagnostics._make(columns)
 
 
-def electron_change(moments: Tensor, rule: Rule | None, smooth: bool = False, p0: float = 1 / 3) -> Conversion:
+def electron_change(
+    moments: Tensor, rule: Rule | Adaptive | None, smooth: bool = False, p0: float = 1 / 3
+) -> Conversion:
     """Conversion of (e, ebar, x, xbar) [B, 4, 4] with N = 1, by a rule, or by the best one for each row."""
-    if rule is not None:
+    if rule is None:
+        rule = Adaptive() if moments.dtype == torch.float64 else _FLOAT32
+    if not isinstance(rule, Adaptive):
         size = _rows_at_once(rule)
         return _joined([_by_rule(part, rule, smooth, p0) for part in moments.split(size)])
     same = alike(moments)
@@ -121,11 +142,10 @@ def electron_change(moments: Tensor, rule: Rule | None, smooth: bool = False, p0
         torch.zeros_like(moments[:, 0, 0]),
         torch.zeros_like(same),
     )
-    fine = moments.dtype == torch.float64
-    for which, best in ((same, Ring() if smooth else None), (~same, CrossingAware() if fine else CrossingAware(12, 8, 12, 2))):
+    for which, best in ((same, Ring() if smooth else None), (~same, rule.others)):
         rows = torch.nonzero(which)[:, 0]
         if len(rows):
-            found = _by_caps(moments[rows], p0) if best is None else electron_change(moments[rows], best, smooth, p0)
+            found = _by_caps(moments[rows], rule.nodes, p0) if best is None else electron_change(moments[rows], best, smooth, p0)
             for place, value in zip(result, found, strict=True):
                 place[rows] = value
     return result
@@ -138,8 +158,7 @@ def _by_rule(moments: Tensor, rule: Rule, smooth: bool, p0: float) -> Conversion
     return convert(closure.along, moments, frame, rule, smooth, p0)
 
 
-def _by_caps(moments: Tensor, p0: float) -> Conversion:
-    nodes = 48 if moments.dtype == torch.float64 else 12
+def _by_caps(moments: Tensor, nodes: int, p0: float) -> Conversion:
     parts = moments.split(_NODES // (6 * nodes))
     return _joined([jump(cap_moments(maximum_entropy(part, STEEPEST), part, nodes), part, p0) for part in parts])
 
@@ -155,14 +174,14 @@ def _rows_at_once(rule: Rule) -> int:
     return max(_NODES // per_row, 1)
 
 
-def _electron(F: Tensor, rule: Rule | None, smooth: bool, p0: float) -> tuple[Tensor, Conversion]:
+def _electron(F: Tensor, rule: Rule | Adaptive | None, smooth: bool, p0: float) -> tuple[Tensor, Conversion]:
     """Changes [B, 2, 3, 4] where electron flavor mixes with the mean of mu and tau."""
     conversion = electron_change(heavy_average(F), rule, smooth, p0)
     electron = conversion.change[:, :, None]
     return torch.cat([electron, -electron / 2, -electron / 2], dim=-2), conversion
 
 
-def _pairwise(F: Tensor, rule: Rule | None, smooth: bool, p0: float) -> tuple[Tensor, Conversion]:
+def _pairwise(F: Tensor, rule: Rule | Adaptive | None, smooth: bool, p0: float) -> tuple[Tensor, Conversion]:
     """Changes [B, 2, 3, 4] where each pair of flavors mixes on its own crossing."""
     found = [electron_change(torch.cat([F[:, :, i], F[:, :, j]], dim=1), rule, False, 0.0) for i, j in _PAIRS]
     crossing = torch.stack([pair.unstable for pair in found])

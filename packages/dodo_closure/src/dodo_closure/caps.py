@@ -29,7 +29,8 @@ def cap_moments(closure: Minerbo, moments: Tensor, nodes: int = 48) -> Tensor:
     three = Minerbo(closure.peak[:, :3], closure.z[:, :3], closure.steepness[:, :3])
     axis = closure.z[:, 0] - closure.z[:, 1]
     size = length(axis)
-    step = three.log_mean[:, 0] - three.log_mean[:, 1]  # G > 0 where n . D > -step
+    constant = Minerbo(*(part[:, :2] for part in three)).log_mean
+    step = constant[:, 0] - constant[:, 1]  # G > 0 where n . D > -step
     side = torch.where(net_number(moments) >= 0, -1.0, 1.0).to(axis)
     axis = side[:, None] * axis / torch.where(size > 0, size, torch.ones_like(size))[:, None]
     cosine = (-side * step / size.clamp(min=1e-30)).nan_to_num(nan=1.0, posinf=1.0, neginf=-1.0).clamp(-1.0, 1.0)

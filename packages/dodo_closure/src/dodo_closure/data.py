@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dodo_closure.box3d import asymptotic_state
+from dodo_closure.box3d import Adaptive, asymptotic_state
 from dodo_closure.fluxes import total_density
 from dodo_closure.invariants import sector_basis, sector_features
 from dodo_closure.quadrature import Rule
@@ -25,7 +25,7 @@ CARRY = ("initial", "final", "box", "smooth", "smaller", "larger", "total", "set
 SETS = ("", "heldout", "t3")  # of a test row: families trained on, the family left out, three-flavor truth
 
 
-def analytic_columns(F: Tensor, rule: Rule | None = None) -> dict[str, Tensor]:
+def analytic_columns(F: Tensor, rule: Rule | Adaptive | None = None) -> dict[str, Tensor]:
     """What the model reads of four-fluxes [B, 2, 3, 4] in any unit: everything in units of the row's own N, but `total`."""
     total = total_density(F)
     unit = F / total[:, None, None, None]

@@ -23,8 +23,11 @@ _STEEP = 0.95  # beyond, 1 - L(Z) = 1/Z to machine precision
 
 def _series(z: Tensor, coefficients: list[float]) -> Tensor:
     """sum_k c_k Z^(2k) for k = 0, 1, ..."""
-    powers = (z**2)[..., None] ** torch.arange(len(coefficients), dtype=z.dtype, device=z.device)
-    return powers @ torch.tensor(coefficients, dtype=z.dtype, device=z.device)
+    square = z * z
+    total = coefficients[-1] * square + coefficients[-2]
+    for c in reversed(coefficients[:-2]):
+        total = total * square + c
+    return total
 
 
 def langevin(z: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ class EquivariantResidual(nn.Module):
     vector_gain: Tensor
     rms: Tensor
 
-    def __init__(self, about: dict[str, Any], hidden: int = 96, depth: int = 3, members: int = 4):
+    def __init__(self, about: dict[str, Any], hidden: int = 64, depth: int = 3, members: int = 4):
         super().__init__()
         self.register_buffer("feature_mean", torch.tensor(about["features"]["mean"], dtype=torch.float64))
         self.register_buffer("feature_scale", torch.tensor(about["features"]["scale"], dtype=torch.float64))

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dodo_closure.box3d import Variant, asymptotic_state
+from dodo_closure.box3d import Adaptive, Variant, asymptotic_state
 from dodo_closure.fluxes import conservation_error, density, flux, flux_factor, four_flux, length, total_density
 from dodo_closure.invariants import invariants27
 from dodo_closure.quadrature import CrossingAware, Lebedev, Product, Rule
@@ -28,8 +28,9 @@ REASONS = (
     "flavor sums or net flavor numbers not conserved",
     "not settled",
 )
-RULES: dict[str, Rule | None] = {
+RULES: dict[str, Rule | Adaptive | None] = {
     "exact": None,
+    "fast": Adaptive(16, CrossingAware(16, 8, 16, 2)),
     "crossing_aware": CrossingAware(32, 16, 32),
     "aligned_product": Product(32, 64),
     "lebedev29": Lebedev(29),
@@ -41,7 +42,7 @@ class Settings:
     """How rows are judged and what is computed of them.
 
     Args:
-        quadrature: exact, crossing_aware, aligned_product or lebedev29
+        quadrature: exact, fast, crossing_aware, aligned_product or lebedev29
         variant: of Box3D in `F_box`: box or pairwise
         average_heavies: let mu and tau of the final state change alike, by the mean of their changes
         max_flux_factor: rows with a steeper beam are refused
