@@ -176,7 +176,11 @@ def test_the_page_of_fresh_scenes_and_of_augmented_cutouts(prepared, lsst, tmp_p
 @pytest.mark.slow
 def test_processes_do_not_matter(prepared, lsst, tmp_path):
     prepare(survey=lsst, n=100, output=tmp_path / "two", rows_per_part=32, processes=2, variance=True)
-    assert digest(tmp_path / "two") == digest(prepared)
+    one, two = Store(prepared), Store(tmp_path / "two")
+    noise = lsst.sky_sigma().numpy()[:, None, None]
+    assert np.abs((two.read(np.arange(100)) - one.read(np.arange(100))) / noise).max() < 1e-3  # a Fourier transform's last bits
+    same = ["object_id", "seed", "label", "kind", "split", "filepath", "member"]
+    pd.testing.assert_frame_equal(one.table[same], two.table[same])
 
 
 @pytest.mark.slow
