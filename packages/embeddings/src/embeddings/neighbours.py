@@ -16,20 +16,19 @@ def nearest_rows(queries: Rows, references: Rows, k: int, itself: np.ndarray | N
     `itself` [Q] gives for each query the reference that is the same object, which is left out; -1 where there is none.
 
     References are read once, a block at a time; of each block only what beats a query's k-th best so far is looked at. Memory
-    is Q (k + 8) numbers and one block of distances, whatever M is. Squares are expanded in float32 about the references' mean,
-    |a - b|^2 = |a|^2 + |b|^2 - 2 ab; the k are then chosen among k + 8 by differences in float64, so that the answer depends
-    neither on the size of blocks nor on threads.
+    is Q (k + 8) numbers and one block of distances, whatever M is. Squares are expanded in float32 about the mean of the first
+    references, |a - b|^2 = |a|^2 + |b|^2 - 2 ab; the k are then chosen among k + 8 by differences in float64, so that the
+    answer depends neither on the size of blocks nor on threads.
     """
     if k > len(references) - (itself is not None):
         raise ValueError(f"k={k} neighbours of {len(references)} rows do not exist.")
-    centre = _mean(references)
+    centre = _at(references, 0, REFERENCES).mean(axis=0, dtype=np.float64).astype(np.float32)
     best = _Best(len(queries), min(k + SPARE, len(references)))
     for start in range(0, len(references), REFERENCES):
-        block = (_at(references, start, REFERENCES) - centre).astype(np.float32)
+        block = _about(references, start, REFERENCES, centre)
         squared = np.einsum("nd,nd->n", block, block)
-        block *= -2.0
         for first in range(0, len(queries), QUERIES):
-            gap = (_at(queries, first, QUERIES) - centre).astype(np.float32) @ block.T
+            gap = (-2.0 * _about(queries, first, QUERIES, centre)) @ block.T
             gap += squared  # |a|^2 is the same for all candidates of a query
             part = slice(first, first + len(gap))
             if itself is not None:
@@ -103,11 +102,10 @@ def _at(x: Rows, start: int, size: int) -> np.ndarray:
     return x[start:stop] if isinstance(x, np.ndarray) else np.asarray(x[np.arange(start, stop)])
 
 
-def _mean(x: Rows) -> np.ndarray:
-    total = np.zeros(x.shape[1])
-    for start in range(0, len(x), REFERENCES):
-        total += _at(x, start, REFERENCES).sum(axis=0, dtype=np.float64)
-    return total / len(x)
+def _about(x: Rows, start: int, size: int, centre: np.ndarray) -> np.ndarray:
+    """A block less the centre; what has more digits than float32 is moved before it is rounded."""
+    rows = _at(x, start, size)
+    return (rows - (centre if rows.dtype == np.float32 else centre.astype(np.float64))).astype(np.float32, copy=False)
 
 
 def knn_predictions(x: Rows, y: np.ndarray, fold: np.ndarray, present: np.ndarray, k: int = 64, chunk: int = 256) -> np.ndarray:
