@@ -117,20 +117,21 @@ def allow(
 
 
 def sample_weights(sources: Sequence[str], labels: Sequence[int], confidences: Sequence[float]) -> np.ndarray:
-    """w = confidence / (rows of the source x rows of the class in the source), scaled to mean 1.
+    """w = confidence / (classes of the source x rows of the class in the source), scaled to mean 1.
 
     Each source weighs the same, and within it each class; a doubtful label weighs less.
 
     >>> sample_weights(["a", "a", "a", "b"], [1, 0, 0, 1], [1, 1, 1, 1]).round(3).tolist()
-    [0.828, 0.414, 0.414, 2.345]
+    [1.0, 0.5, 0.5, 2.0]
     """
     of, label_of = np.asarray(sources), np.asarray(labels)
     weights = np.asarray(confidences, dtype=float).copy()
     for source in np.unique(of):
         of_source = of == source
-        for label in np.unique(label_of[of_source]):
+        classes = np.unique(label_of[of_source])
+        for label in classes:
             rows = of_source & (label_of == label)
-            weights[rows] /= of_source.sum() * rows.sum()
+            weights[rows] /= len(classes) * rows.sum()
     if not weights.sum() > 0:
         raise DataError("all labels have confidence 0: no row would weigh anything.")
     return weights * len(weights) / weights.sum()
