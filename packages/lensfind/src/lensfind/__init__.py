@@ -17,55 +17,133 @@ from typing import TYPE_CHECKING
 from skyloom.lazily import lazily
 
 if TYPE_CHECKING:
-    from lensfind.colours import blue_excess
+    from lensfind.candidates import shortlist
+    from lensfind.clusters import Cluster, ClusterPopulation, draw_cluster, simulate_cluster
+    from lensfind.colours import arc_colours, blue_excess
     from lensfind.data import simulated
+    from lensfind.ensembles import Ensemble
+    from lensfind.evaluate import evaluation
     from lensfind.figures import draw
+    from lensfind.injection import inject, inject_cluster
     from lensfind.lensing import (
+        EPL,
+        NFW,
+        SIE,
+        SIS,
+        Composite,
+        Cosmology,
+        PointMass,
+        PseudoJaffe,
+        Shear,
+        Sheet,
+        critical_curves,
+        effective_einstein_radius,
         einstein_radius,
+        fermat_potential,
+        find_images,
         shear_deflection,
         sie_convergence,
         sie_deflection,
         sie_potential,
         source_position,
+        time_delays,
     )
+    from lensfind.models import finder
     from lensfind.population import KINDS, Population
     from lensfind.predict import read_cutouts
     from lensfind.simulator import observe, render, simulate
     from lensfind.survey import Band, Survey
     from lensfind.task import LensFinder
+    from lensfind.trees import TreeFinder
 
 _HOMES = {
-    "colours": ("blue_excess",),
+    "clusters": ("Cluster", "ClusterPopulation", "draw_cluster", "simulate_cluster"),
+    "candidates": ("shortlist",),
+    "colours": ("arc_colours", "blue_excess"),
     "data": ("simulated",),
+    "ensembles": ("Ensemble",),
+    "evaluate": ("evaluation",),
     "figures": ("draw",),
-    "lensing": ("einstein_radius", "shear_deflection", "sie_convergence", "sie_deflection", "sie_potential", "source_position"),
+    "injection": ("inject", "inject_cluster"),
+    "lensing": (
+        "EPL",
+        "NFW",
+        "SIE",
+        "SIS",
+        "Composite",
+        "Cosmology",
+        "PointMass",
+        "PseudoJaffe",
+        "Shear",
+        "Sheet",
+        "critical_curves",
+        "effective_einstein_radius",
+        "einstein_radius",
+        "fermat_potential",
+        "find_images",
+        "shear_deflection",
+        "sie_convergence",
+        "sie_deflection",
+        "sie_potential",
+        "source_position",
+        "time_delays",
+    ),
+    "models": ("finder",),
     "population": ("KINDS", "Population"),
     "predict": ("read_cutouts",),
     "simulator": ("observe", "render", "simulate"),
     "survey": ("Band", "Survey"),
     "task": ("LensFinder",),
+    "trees": ("TreeFinder",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "EPL",
     "KINDS",
+    "NFW",
+    "SIE",
+    "SIS",
     "Band",
+    "Cluster",
+    "ClusterPopulation",
+    "Composite",
+    "Cosmology",
+    "Ensemble",
     "LensFinder",
+    "PointMass",
     "Population",
+    "PseudoJaffe",
+    "Shear",
+    "Sheet",
     "Survey",
+    "TreeFinder",
+    "arc_colours",
     "blue_excess",
+    "critical_curves",
     "draw",
+    "draw_cluster",
+    "effective_einstein_radius",
     "einstein_radius",
+    "evaluation",
+    "fermat_potential",
+    "find_images",
+    "finder",
+    "inject",
+    "inject_cluster",
     "observe",
     "read_cutouts",
     "render",
     "shear_deflection",
+    "shortlist",
     "sie_convergence",
     "sie_deflection",
     "sie_potential",
     "simulate",
+    "simulate_cluster",
     "simulated",
     "source_position",
+    "time_delays",
 ]
 
 __getattr__, __dir__ = lazily(__name__, _HOME)

@@ -9,6 +9,7 @@ from skyloom.run.seeds import derive
 
 __all__ = ["observe"]
 
+_MANY = 1000.0  # electrons, above which kurtosis and skewness squared change nothing that could be seen
 _FEW = 50.0  # electrons (sky and squared read noise) of an empty pixel, below which photons are counted one by one
 
 
@@ -22,21 +23,25 @@ def observe(expected: Tensor, survey: Survey, seeds: Tensor) -> tuple[Tensor, Te
     sky, read, per_nanojansky = survey.noise_terms(expected.device)
     mean = torch.addcmul(sky, expected, per_nanojansky).clamp_(min=0)
     variance = mean + read
-    if float((survey.sky_electrons() + survey.read_variance()).min()) < _FEW:
+    empty = float((survey.sky_electrons() + survey.read_variance()).min())
+    if empty < _FEW:
         electrons = _counted(mean, read, seeds)
     else:
         z = normals(seeds, mean[0].numel(), "noise").view_as(mean)
-        electrons = _summed(mean, variance, z)
+        electrons = _summed(mean, variance, z, third=empty < _MANY)
     return (electrons - sky) / per_nanojansky, variance / per_nanojansky**2
 
 
-def _summed(mean: Tensor, variance: Tensor, z: Tensor) -> Tensor:
+def _summed(mean: Tensor, variance: Tensor, z: Tensor, third: bool) -> Tensor:
     """Poisson and Gaussian electrons together. All cumulants beyond the variance are those of the Poisson part, its mean."""
     sigma = torch.sqrt(variance)
-    skewness = mean / (variance * sigma)
+    sixth = mean / (6 * variance)  # skewness times sigma, over six
     z2 = z * z
-    third = z * ((z2 - 3) * (skewness / (24 * sigma)) - (2 * z2 - 5) * (skewness * skewness / 36))
-    return torch.addcmul(mean, sigma, z + (z2 - 1) * (skewness / 6) + third)
+    electrons = torch.addcmul(mean, sigma, z).add_(sixth * (z2 - 1))
+    if third:
+        skewness = mean / (variance * sigma)
+        electrons += sigma * z * ((z2 - 3) * (skewness / (24 * sigma)) - (2 * z2 - 5) * (skewness * skewness / 36))
+    return electrons
 
 
 def _counted(mean: Tensor, read: Tensor, seeds: Tensor) -> Tensor:

@@ -46,6 +46,9 @@ def _transfer(survey: Survey, plane: Plane, seeing: Tensor) -> Tensor:
 
 def _add(total: Tensor, row: Tensor, flux: Tensor, spectra: Tensor) -> None:
     """Adds unit spectra [M, Y, X] times fluxes [M, bands] to the spectra of their rows [B, bands, Y, X]."""
+    if len(row) == len(total) and bool((row == torch.arange(len(row), device=row.device)).all()):
+        total += flux[:, :, None, None] * spectra[:, None]
+        return
     total.index_add_(0, row, flux[:, :, None, None] * spectra[:, None])
 
 
