@@ -6,9 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from astropy.io import fits
+from astropy.wcs import WCS
 from torch.utils.data import DataLoader
 
 from lensfind.data import Store, Stream, write_store
+from lensfind.data.files import read_image
+from lensfind.data.fits_files import write_cube, write_cutout
 from lensfind.data.streams import stream_order
 from skyloom.errors import DataError, MissingFile
 
@@ -182,3 +186,22 @@ def test_a_file_that_was_cut_off_is_corrupt_and_not_silent(store, tmp_path):
     path = tmp_path / hurt.table["filepath"].iloc[49]
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
     assert len(Store(tmp_path).corrupt()) > 0
+
+
+def test_fits_files_hold_pixels_manifest_and_wcs(store, tmp_path):
+    pixels = images(6)
+    pixels[2, 0, 3, 3] = np.nan
+    write_cube(tmp_path / "cube.fits", pixels, store.table.iloc[:6], store.about)
+    with fits.open(tmp_path / "cube.fits") as file:
+        assert np.array_equal(file[0].data, pixels, equal_nan=True)
+        assert file[0].header["BANDS"] == "g,r,i" and file[0].header["SYNTH"] is True
+        assert file["MANIFEST"].data["object_id"].tolist() == rows()["object_id"].tolist()[:6]
+        assert file["MANIFEST"].data["label"].tolist() == [0, 1, 0, 1, 0, 1]
+    world = WCS(naxis=2)
+    world.wcs.ctype, world.wcs.crval, world.wcs.crpix = ["RA---TAN", "DEC--TAN"], [150.0, 2.0], [6.5, 6.5]
+    world.wcs.cdelt = [-0.2 / 3600, 0.2 / 3600]
+    cards = "\n".join(str(card) for card in world.to_header().cards)
+    write_cutout(tmp_path / "one.fits", pixels[0], store.about, cards)
+    assert np.array_equal(read_image(tmp_path / "one.fits", 3), pixels[0])
+    again = WCS(fits.getheader(tmp_path / "one.fits"), naxis=2)
+    assert [float(v) for v in again.all_world2pix(150.0, 2.0, 0)] == pytest.approx([5.5, 5.5])

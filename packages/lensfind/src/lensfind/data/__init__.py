@@ -11,6 +11,7 @@ from skyloom.lazily import lazily
 if TYPE_CHECKING:
     from lensfind.data.augment import Augment, dihedral
     from lensfind.data.datasets import stored
+    from lensfind.data.fits_files import write_cube, write_cutout
     from lensfind.data.manifest import SCHEMA, problems, read_manifest, validate, write_manifest
     from lensfind.data.provenance import SOURCES, allow, sample_weights
     from lensfind.data.splits import assign_splits, balance, groups
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "augment": ("Augment", "dihedral"),
+    "fits_files": ("write_cube", "write_cutout"),
     "manifest": ("SCHEMA", "problems", "read_manifest", "validate", "write_manifest"),
     "provenance": ("SOURCES", "allow", "sample_weights"),
     "synthetic": ("CARRIED", "fresh", "simulated"),
@@ -49,6 +51,8 @@ __all__ = [
     "simulated",
     "stored",
     "validate",
+    "write_cube",
+    "write_cutout",
     "write_manifest",
     "write_store",
 ]

@@ -193,9 +193,9 @@ def stored(
 
     `learning` says what labels must carry: "supervised" refuses unlabeled rows, "pu" takes them; both refuse a single class.
     Rows that have no split get one by group. `labelled_lenses` is the share of lenses that are labelled where all labels are
-    known (the others stand among the unlabeled, as on the sky). `size` cuts to the middle; `bands` picks and orders; `wavelengths` (nm) are for
-    filters whose names do not tell. Truths are carried: lens (where known of all rows), theta_E, arc_snr, flux_ratio, kind,
-    seeing over its median, …; `row` is the row of the manifest.
+    known; the others stand among the unlabeled, as on the sky. `size` cuts to the middle; `bands` picks and orders;
+    `wavelengths` (nm) are for filters whose names do not tell. Truths are carried: lens (where known of all rows), theta_E,
+    arc_snr, flux_ratio, kind, seeing over its median, …; `row` is the row of the manifest.
     """
     store = _opened(path, source, bands, survey)
     planes = _planes(store.about["bands"], bands)
