@@ -4,7 +4,6 @@ import math
 import os
 import sys
 import warnings
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from compare import interleaved, row, write_table
 
 from lensfind.backends.lenstronomy import _profiles, _source, image_model, mass_kwargs
 from lensfind.backends.lenstronomy import render as by_lenstronomy
-from lensfind.light import psf_kernel
+from lensfind.light import psf_kernel, sersic_amplitude, sersic_b
 from lensfind.noise import observe
 from lensfind.population import Population
 from lensfind.scene import draw_scenes
@@ -28,7 +27,7 @@ from lensfind.survey import Survey
 
 torch.set_num_threads(1)
 CONF = Path(__file__).parents[1] / "conf"
-SIZE, COUNT, FEW, ROUNDS = 64, 64, 8, 5
+SIZE, COUNT, FEW, ROUNDS = 64, 64, 8, 4
 stated = yaml.safe_load((CONF / "survey" / "lsst.yaml").read_text())
 stated.pop("_target_")
 SURVEY = Survey.of(**stated)
@@ -36,9 +35,7 @@ POPULATION = Population(clumpy=0.0, field_galaxies=0.0, field_stars=0.0, artefac
 SEEDS, KINDS = torch.arange(COUNT), torch.zeros(COUNT, dtype=torch.int64)
 SCENE = draw_scenes(SEEDS, KINDS, POPULATION, SURVEY, SIZE)
 CELL = SURVEY.pixel_scale / 10
-SCENE.x, SCENE.y = (
-    torch.round(v / CELL) * CELL for v in (SCENE.x, SCENE.y)
-)  # so that ten samples per pixel see the cusp alike
+SCENE.x, SCENE.y = (torch.round(v / CELL) * CELL for v in (SCENE.x, SCENE.y))  # ten samples per pixel see the cusp alike
 FWHM = SURVEY.column("psf_fwhm")
 GALAXIES = [SCENE.deflectors()]
 MASK = np.zeros((SIZE, SIZE), dtype=bool)  # pixels that a careful user of lenstronomy supersamples: galaxy and arcs
@@ -103,8 +100,8 @@ def caustics_batched(oversample: int):
         sx, sy = x - p["x"], y - p["y"]
         bx = x - ax - (p["g1"] * sx + p["g2"] * sy)
         by = y - ay - (p["g2"] * sx - p["g1"] * sy)
-        light = brightness_sersic(p["sx"], p["sy"], p["sq"], p["sa"], p["n"], p["re"], 1.0, bx, by, k_sersic(p["n"]))
-        lens_light = brightness_sersic(p["x"], p["y"], p["q"], p["angle"], p["ln"], p["lre"], 1.0, x, y, k_sersic(p["ln"]))
+        light = brightness_sersic(p["sx"], p["sy"], p["sq"], p["sa"], p["n"], p["sre"], p["si"], bx, by, k_sersic(p["n"]))
+        lens_light = brightness_sersic(p["x"], p["y"], p["q"], p["angle"], p["ln"], p["lre"], p["li"], x, y, k_sersic(p["ln"]))
         return light, lens_light
 
     beta = SCENE.offset * SCENE.theta_e
@@ -112,19 +109,32 @@ def caustics_batched(oversample: int):
         "x": SCENE.x, "y": SCENE.y, "q": SCENE.q, "angle": SCENE.angle, "theta_e": SCENE.theta_e, "g1": SCENE.gamma1,
         "g2": SCENE.gamma2, "sx": SCENE.x + beta * torch.cos(SCENE.offset_angle),
         "sy": SCENE.y + beta * torch.sin(SCENE.offset_angle), "sq": SCENE.source_q, "sa": SCENE.source_angle,
-        "n": SCENE.source_index, "re": SCENE.source_radius, "ln": SCENE.lens_index, "lre": SCENE.lens_radius,
+        "n": SCENE.source_index, "ln": SCENE.lens_index,
     }  # fmt: skip
+    area = SURVEY.pixel_scale**2
+    for name, n, radius, q in (
+        ("s", SCENE.source_index, SCENE.source_radius, SCENE.source_q),
+        ("l", SCENE.lens_index, SCENE.lens_radius, SCENE.q),
+    ):
+        theirs = k_sersic(n)  # their approximation of b_n: the radius (along the major axis) and brightness of the same profile
+        p[f"{name}re"] = radius * (theirs / sersic_b(n)) ** n / torch.sqrt(q)
+        p[f"{name}i"] = torch.exp(sersic_amplitude(radius, n) - theirs) * area
     batched = torch.vmap(one)
 
-    def run() -> None:
-        for part in range(0, COUNT, 32):
-            some = {name: value[part : part + 32] for name, value in p.items()}
+    def run(count: int = COUNT, batch: int = 32 if oversample < 5 else 4, noise: bool = True) -> torch.Tensor:
+        """At the median seeing, `batch` scenes at a time, so that what is in flight stays within tens of megabytes."""
+        made = []
+        for part in range(0, count, batch):
+            some = {name: value[part : part + batch] for name, value in p.items()}
             arcs, galaxy_light = batched(some)
             pixels = [torch.nn.functional.avg_pool2d(v, oversample) for v in (arcs, galaxy_light)]
-            flux = (SCENE.source_flux[part : part + 32], SCENE.lens_flux[part : part + 32])
+            flux = (SCENE.source_flux[part : part + batch], SCENE.lens_flux[part : part + batch])
             image = sum(f[:, :, None, None] * v[:, None] for f, v in zip(flux, pixels, strict=True))
             wide = torch.fft.rfft2(image, s=(2 * SIZE, 2 * SIZE)) * spectrum
-            observe(torch.fft.irfft2(wide)[..., :SIZE, :SIZE].contiguous(), SURVEY, SEEDS[part : part + 32])
+            made.append(torch.fft.irfft2(wide)[..., :SIZE, :SIZE].contiguous())
+            if noise:
+                observe(made[-1], SURVEY, SEEDS[part : part + batch])
+        return torch.cat(made)
 
     del lens, shear, source, galaxy
     return run
@@ -191,7 +201,9 @@ def main() -> None:
     errors = {name: error(peer.images(), truth) for name, peer in settings.items()}
     cases = {"ours": lambda: simulate(SEEDS, KINDS, SURVEY, POPULATION, SIZE)}
     cases |= {name: peer.run for name, peer in settings.items()}
-    cases |= {"caustics 3": caustics_batched(3), "caustics 1": caustics_batched(1), "deeplenstronomy": deeplenstronomy_runs}
+    batched = {f"caustics {k}": caustics_batched(k) for k in (1, 3, 10)}
+    errors |= {name: error(run(FEW, noise=False).numpy()[:FEW], truth) for name, run in batched.items()}
+    cases |= batched | {"deeplenstronomy": deeplenstronomy_runs}
     times = interleaved(cases, ROUNDS)
     per_image = {name: [t / (FEW if name in settings or name == "deeplenstronomy" else COUNT) for t in spent]
                  for name, spent in times.items()}  # fmt: skip
@@ -201,25 +213,50 @@ def main() -> None:
         text = f"{name}; error {errors[name]:.1e}, ours {peak_error:.1e}"
         rows.append(row(text, per_image["ours"], "lenstronomy", version("lenstronomy"), per_image[name],
                         "≥ 20 at our error" if name.startswith("10") else ""))  # fmt: skip
-    rows.append(row("vmap, 3 x 3 rays, 32 at a time", per_image["ours"], "caustics", version("caustics"),
-                    per_image["caustics 3"], "≥ 3"))  # fmt: skip
-    rows.append(row("vmap, one ray per pixel", per_image["ours"], "caustics", version("caustics"), per_image["caustics 1"], ""))
+    for k in (1, 3, 10):
+        text = f"vmap, {k} x {k} rays; error {errors[f'caustics {k}']:.1e}, ours {peak_error:.1e}"
+        rows.append(row(text, per_image["ours"], "caustics", version("caustics"), per_image[f"caustics {k}"],
+                        "≥ 3 at our error" if k == 10 else ""))  # fmt: skip
     rows.append(row("its own loop, one ray per pixel", per_image["ours"], "deeplenstronomy", version("deeplenstronomy"),
                     per_image["deeplenstronomy"], "≥ 20"))  # fmt: skip
     ms = 1e3 * float(np.median(per_image["ours"]))
+    fine, cells = count_rays()
     write_table(
         "lens_simulation",
         "Simulated lenses per second",
         rows,
         f"LSST, {len(FWHM)} bands of {SIZE} x {SIZE} pixels with PSF, Poisson and read noise; one thread, CPU seconds, {ROUNDS} "
         f"rounds interleaved. Ours: {ms:.2f} ms a cutout ({1e3 / ms:.0f} per second and core), {COUNT} at once, and everything "
-        "that training needs included: drawing the scene, variance map, lensed light alone, its signal-to-noise. Errors: the "
-        "largest deviation in any pixel in units of the peak, median over scenes, from lenstronomy on pixels ten times finer. "
-        "A plain lenstronomy image costs less because it sees one ray per pixel, and is off by the error stated; no setting of "
-        "its own reaches ours. caustics and lenstronomy get the same scenes at the median seeing; deeplenstronomy draws its own.",
+        "that training needs included: drawing the scene, variance map, lensed light alone, its signal-to-noise.\n\n"
+        "Errors: the largest deviation in any pixel in units of the peak, median over scenes, from lenstronomy on pixels ten "
+        "times finer, which itself is off by some 1e-3 at the cusps of lens galaxies (n = 3 to 5): ours is within 1e-4 of its own "
+        "answer with sixteen rays on a side (`tests/lensfind/test_simulate.py`). A case counts against a target where its error "
+        "comes near ours. caustics and lenstronomy get the same scenes at the median seeing; deeplenstronomy draws its own.\n\n"
+        f"What bounds ours: {cells:.0f} rays through cell centres and {fine:.0f} finer ones a cutout, about 35 operations each of "
+        f"4 bytes, unfused: {(cells + fine) * 35 * 1e-6:.2f} million operations and {(cells + fine) * 35 * 12 * 1e-6:.1f} MB moved "
+        "through the cache; besides one forward and six inverse transforms of 90 x 90, some twelve passes over three complex "
+        "planes of 90 x 46, and some thirty passes over the pixels for the noise. Memory is bounded by 32 cutouts at a time.",
     )
 
 
+def count_rays() -> tuple[float, float]:
+    """Rays of the finer rules, and those through the centres of cells, per cutout."""
+    from lensfind.rendering import rays
+    from lensfind.rendering.image import plane_for
+
+    plane, counted, original = plane_for(SURVEY, SIZE), [], rays._offsets
+
+    def counting(k, *rest):
+        counted.append(k * k * len(rest[1]))
+        return original(k, *rest)
+
+    rays._offsets = counting
+    try:
+        rays.lay_rays(SCENE.lensed(SEEDS), plane)
+    finally:
+        rays._offsets = original
+    return sum(counted) / COUNT, float((plane.canvas - 4) ** 2)
+
+
 if __name__ == "__main__":
-    _ = replace
     main()
