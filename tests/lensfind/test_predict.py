@@ -201,3 +201,26 @@ def test_known_lenses_are_named_with_their_distance(images, small, tmp_path):
     pd.DataFrame({"ra": [1.0], "dec": [2.0]}).to_csv(tmp_path / "bad.csv", index=False)
     with pytest.raises(DataError, match="missing: name"):
         predict(None, small.about, tmp_path / "in.npz", tmp_path / "o.parquet", apply, known=str(tmp_path / "bad.csv"))
+
+
+def test_a_conditioned_model_is_given_what_a_manifest_knows(images, small, tmp_path):
+    """Depth and seeing of a data set on disk reach the network; a row without them gets no score."""
+    from types import SimpleNamespace
+
+    from lensfind.data.storage import write_store
+
+    table = pd.DataFrame({
+        "object_id": [f"o{k}" for k in range(6)], "label": -1, "label_source": "sim:lensfind", "label_confidence": 1.0,
+        "seeing": [0.6, 0.7, 0.8, 0.9, 1.0, np.nan],
+    })  # fmt: skip
+    about = {"bands": BANDS, "size": 40, "unit": "nJy", "synthetic": True, "survey": small.about["survey"]}
+    write_store(tmp_path / "store", images, table, about)
+    task = SimpleNamespace(conditions={"seeing": [0.8, 0.1]})
+
+    def seeing(dataset):
+        return {"logit": dataset.__getitems__(np.arange(6))["seeing"].numpy()}
+
+    predict(task, small.about, tmp_path / "store", tmp_path / "out.parquet", seeing)
+    written = pd.read_parquet(tmp_path / "out.parquet")
+    assert written["logit"].to_numpy()[:5] == pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0], rel=1e-6)
+    assert written["flags"].tolist()[5] == "no score"

@@ -30,14 +30,15 @@ _BESIDE = ("dropout_variance", "aleatoric_variance", "view_spread", "log_theta_E
 class _Rows:
     """The cutouts of a shard as a data set: what is unusable is a blank image, and is scored for nothing."""
 
-    def __init__(self, images: np.ndarray):
-        self.images = images
+    def __init__(self, images: np.ndarray, beside: dict[str, np.ndarray]):
+        self.images, self.beside = images, beside
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitems__(self, rows: np.ndarray) -> Batch:
-        return {"image": torch.from_numpy(self.images[rows])}
+        beside = {name: torch.from_numpy(values[rows]).float() for name, values in self.beside.items()}
+        return {"image": torch.from_numpy(self.images[rows]), **beside}
 
 
 def predict(
@@ -128,9 +129,10 @@ def _scored(
     lacking = ~np.isfinite(images)
     share = lacking.mean(axis=(1, 2, 3))
     images[lacking] = 0.0
-    out = apply(_Rows(images))
+    conditions = [name for name in getattr(task, "conditions", {}) if name in found.more]
+    out = apply(_Rows(images, {name: found.more[name][rows] for name in conditions}))
     logit = np.asarray(out["logit"], dtype=np.float64)
-    unusable = unreadable | (share > bad_pixels)
+    unusable = unreadable | (share > bad_pixels) | ~np.isfinite(logit)
     calibrated = np.asarray(out.get("calibrated", logit), dtype=np.float64)
     shift = prior_shift(prior, float(getattr(task, "prior", about["class_prior"])))
     table: dict[str, np.ndarray] = {"id": found.ids[rows]}

@@ -13,8 +13,9 @@ _RATES = {"1e-2": 1e-2, "1e-3": 1e-3}
 
 
 def sigmoid(logit: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-z)) without overflow."""
-    return np.exp(-np.logaddexp(0, -np.asarray(logit, dtype=np.float64)))
+    """1 / (1 + exp(-z)) without overflow; NaN stays NaN."""
+    with np.errstate(invalid="ignore"):
+        return np.exp(-np.logaddexp(0, -np.asarray(logit, dtype=np.float64)))
 
 
 def scores(predictions: Mapping[str, np.ndarray], prior: float) -> dict[str, float]:

@@ -21,6 +21,7 @@ from skyloom.errors import DataError
 __all__ = ["Source", "open_source", "read_cutouts"]
 
 Read = Callable[[np.ndarray], np.ndarray]
+_KNOWN = ("ra", "dec", "seeing", "psf_fwhm", "depth")  # of a manifest: where it is, and what a conditioned model asks for
 _ONE_EACH = (".fits", ".fit", ".npy", ".npz")
 
 
@@ -160,7 +161,7 @@ def _from_manifest(path: Path, bands: Sequence[str]) -> Source:
 
 def _listed(path: Path, store: Any) -> Source:
     table = store.table
-    more = {name: table[name].to_numpy(dtype=float) for name in ("ra", "dec") if name in table}
+    more = {name: table[name].to_numpy(dtype=float) for name in _KNOWN if name in table}
     survey = store.about["survey"]
     name = survey["name"] if isinstance(survey, Mapping) else str(survey)
     shape = (len(store), *store.shape)
