@@ -9,7 +9,7 @@ import numpy as np
 from embeddings.classes import separate
 from embeddings.controlled import nothing_left, partial_predictions, smooth_functions
 from embeddings.labels import learning_curve
-from embeddings.legacy import dimension_correlation, null_level
+from embeddings.legacy import null_level, ranked
 from embeddings.prepared import Prepared
 from embeddings.probes import held_out_scores, probe, redshift_scores, shuffled
 from embeddings.properties import NUISANCES
@@ -199,9 +199,12 @@ class Encoded:
     def _dimensions(self, p: Prepared, names: list[str], y: np.ndarray, seed: int, most: int = 5000) -> None:
         """The largest rank correlation over single dimensions, with what noise reaches."""
         e = p.embedding
+        kept: dict[bytes, np.ndarray] = {}  # properties with the same gaps share the ranks of the dimensions
         for t, name in enumerate(names):
             rows = _at_most(np.flatnonzero(e.present & np.isfinite(y[:, t])), most, seed, "ranked objects")
-            value = dimension_correlation(e, y[:, t], rows)
+            if rows.tobytes() not in kept:
+                kept = {rows.tobytes(): ranked(np.asarray(e[rows], dtype=np.float32))}
+            value = float(np.abs(kept[rows.tobytes()].T @ ranked(y[rows, t])).max())
             row = {"embedding": e.name, "property": name, "rho": value, "null": null_level(e.shape[1], len(rows))}
             self.dimensions.append(row)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from embeddings.rows import Rows
 
-__all__ = ["axis_correlation", "dimension_correlation", "null_level", "rotation_free_correlation", "spearman"]
+__all__ = ["axis_correlation", "dimension_correlation", "null_level", "ranked", "rotation_free_correlation", "spearman"]
 
 
 def null_level(dimensions: int, objects: int) -> float:
@@ -21,18 +21,23 @@ def null_level(dimensions: int, objects: int) -> float:
 
 
 def spearman(columns: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """[D] rank correlations of the columns [n, D] with the values [n], without gaps."""
+    """[D] rank correlations of the columns [n, D] with the values [n], without gaps; equal entries share their rank."""
+    return ranked(columns).T @ ranked(values)
+
+
+def ranked(x: np.ndarray) -> np.ndarray:
+    """Ranks of [n] or of every column [n, D], centred and of length one: products of them are correlations."""
     from scipy.stats import rankdata
 
-    a, b = rankdata(columns, axis=0), rankdata(values)
-    a, b = a - a.mean(axis=0), b - b.mean()
-    size = np.sqrt((a**2).sum(axis=0) * (b**2).sum())
-    return (a * b[:, None]).sum(axis=0) / np.where(size > 0, size, np.inf)
+    ranks = rankdata(x, axis=0)
+    ranks = ranks - ranks.mean(axis=0)
+    size = np.sqrt((ranks**2).sum(axis=0))
+    return ranks / np.where(size > 0, size, np.inf)
 
 
 def dimension_correlation(x: Rows, values: np.ndarray, rows: np.ndarray) -> float:
     """The largest |rho| over the dimensions of an embedding, at `rows` where both are known."""
-    return float(np.abs(spearman(np.asarray(x[rows], dtype=np.float64), values[rows])).max())
+    return float(np.abs(spearman(np.asarray(x[rows], dtype=np.float32), values[rows])).max())
 
 
 def axis_correlation(xy: np.ndarray, values: np.ndarray) -> float:
