@@ -21,6 +21,7 @@ from cinn_clusters.columns import INPUT_NAMES, INPUTS, KEY, LOOKBACK, TARGET_NAM
 from cinn_clusters.cosmology import AGE_TODAY
 from cinn_clusters.synthetic import merger_catalogue
 from cinn_clusters.tables import check_units, join, read_table, usable_rows
+from cinn_clusters.truth import log_posterior
 from skyloom.data import Columns, Data, fingerprint, group_split
 from skyloom.errors import DataError
 from skyloom.flows.transforms import Chain, Complement, Identity, Log, PerColumn, Relative, Saturation, Standardise, Whiten
@@ -34,9 +35,25 @@ MAIN, SUB, RATIO = (TARGET_NAMES.index(f"last_{name}") for name in ("M_Crit500_c
 
 
 def synthetic(n_clusters: int = 352, seed: int = 0, fractions: Sequence[float] = (0.8, 0.1, 0.1)) -> Data:
-    """The synthetic catalogue of `n_clusters` clusters at eight snapshots, split by cluster."""
+    """The synthetic catalogue of `n_clusters` clusters at eight snapshots, split by cluster.
+
+    Validation and test rows carry `log_prob_true`, the log density of their merger under the true posterior.
+    """
     observables, unobservables = merger_catalogue(n_clusters, seed)
-    return from_tables(observables, unobservables, seed=seed, fractions=fractions, tau_floor=0.0, synthetic=True)
+    data = from_tables(observables, unobservables, seed=seed, fractions=fractions, tau_floor=0.0, synthetic=True)
+    return Data(
+        data.train,
+        *(_with_truth(split) for split in (data.val, data.test)),
+        about=data.about,
+        carry=(*CARRY, "log_prob_true"),
+        group="cluster_id",
+    )
+
+
+def _with_truth(rows: Columns) -> Columns:
+    """With `log_prob_true`: the log density of each merger under the true posterior, the most that a flow can reach."""
+    exact = log_posterior(rows["context"].numpy(), rows["target"].numpy(), RATIO_CEILING, draws=2000)
+    return Columns({**rows.columns, "log_prob_true": torch.as_tensor(exact, dtype=torch.float32)})
 
 
 def from_csv(

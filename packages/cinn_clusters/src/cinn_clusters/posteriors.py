@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["QUANTILES", "crps", "explained_variance", "interval_coverage", "marginal_density", "rank", "summary"]
+__all__ = ["QUANTILES", "interval_coverage", "kde_modes", "marginal_density", "summary"]
 
 Array = NDArray[np.float64]
 
@@ -27,39 +27,25 @@ def summary(draws: Tensor) -> dict[str, Tensor]:
     }
 
 
-def rank(draws: Tensor, truth: Tensor) -> Tensor:
-    """Share of draws below the truth `[B, D]`, ties counting half: uniform on [0, 1] for a calibrated posterior.
-
-    The rank statistic of simulation-based calibration (Talts et al. 2018, arXiv 1804.06788).
-    """
-    below = (draws < truth.unsqueeze(1)).to(draws.dtype).mean(1)
-    equal = (draws == truth.unsqueeze(1)).to(draws.dtype).mean(1)
-    return below + equal / 2
-
-
-def crps(draws: Tensor, truth: Tensor) -> Tensor:
-    """Continuous ranked probability score `E|Y - y| - E|Y - Y'| / 2` `[B, D]`, in the unit of the column; 0 is perfect.
-
-    The second term is taken over pairs of different draws (the fair estimator of Ferro 2014, doi:10.1002/qj.2270), so that
-    the score of a posterior does not depend on how many draws were taken.
-    """
-    n = draws.shape[1]
-    ordered, _ = draws.sort(dim=1)
-    weight = 2 * torch.arange(1, n + 1, dtype=draws.dtype, device=draws.device) - n - 1
-    spread = (weight[:, None] * ordered).sum(1) / (n * (n - 1))
-    return (draws - truth.unsqueeze(1)).abs().mean(1) - spread
-
-
 def interval_coverage(ranks: Tensor, level: float) -> Tensor:
     """Share of objects whose truth lies in the central interval of probability `level`, per column `[D]`."""
     return ((ranks - 0.5).abs() <= level / 2).to(ranks.dtype).mean(0)
 
 
-def explained_variance(truth: Tensor, estimate: Tensor) -> Tensor:
-    """R2 `= 1 - sum (y - estimate)^2 / sum (y - mean y)^2` per column `[D]`; NaN where the truth does not vary."""
-    residual = ((truth - estimate) ** 2).sum(0)
-    total = ((truth - truth.mean(0)) ** 2).sum(0)
-    return torch.where(total > 0, 1 - residual / total, torch.full_like(total, math.nan))
+def kde_modes(draws: Tensor, bandwidth: float | None = None, points: int = 64) -> Tensor:
+    """Mode of each marginal `[B, D]`, the peak of its kernel density on `points` points between the 1st and 99th percentile.
+
+    The width is Silverman's, or one fixed `bandwidth` for all columns whatever their units, as in the literature of this
+    method (0.5): it exceeds the whole spread of four of the six targets, whose "mode" then is the mean. Neither is the maximum
+    of the joint density; that is `map_estimate` of the posterior.
+    """
+    ends = torch.quantile(draws, torch.tensor([0.01, 0.25, 0.75, 0.99], dtype=draws.dtype), dim=1)  # [4, B, D]
+    sd = draws.std(1)
+    silverman = 0.9 * torch.minimum(sd, (ends[2] - ends[1]) / 1.34) * draws.shape[1] ** -0.2
+    width = silverman.clamp(min=1e-9) if bandwidth is None else torch.full_like(sd, bandwidth)
+    grid = ends[0] + torch.linspace(0, 1, points, dtype=draws.dtype)[:, None, None] * (ends[3] - ends[0])
+    density = torch.stack([(-0.5 * ((g[:, None] - draws) / width[:, None]) ** 2).exp().sum(1) for g in grid])
+    return torch.take_along_dim(grid, density.argmax(0, keepdim=True), 0).squeeze(0)
 
 
 def marginal_density(sample: Array, grid: Array, low: float = -math.inf, high: float = math.inf) -> Array:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cinn_clusters.cosmology import AGE_TODAY, HUBBLE, SNAPSHOTS, age, expansion, r500_from_m500
 from skyloom.run.seeds import numpy_generator
 
-__all__ = ["SENTINEL", "merger_catalogue"]
+__all__ = ["SENTINEL", "merger_catalogue", "merger_redshift"]
 
 SENTINEL = -1.0  # how the catalogue writes "unknown" for the main halo's mass
 FIRST_MERGER, LAST_MERGER = 4.9, 13.8  # ages between which mergers are recorded [Gyr]
@@ -76,7 +76,7 @@ def _grow(rng: np.random.Generator) -> _Cluster:
 
 def _mergers(rng: np.random.Generator, log_mass: float, growth: float, times: NDArray[np.float64]) -> _Cluster:
     n = len(times)
-    z = _redshift(times)
+    z = merger_redshift(times)
     log_main = log_mass - growth * z / np.log(10) + rng.normal(0, 0.10, n) - 0.02
     main = 10**log_main
     sub = _power_law(rng, n, -1.6, SUBCLUSTER_CUT, np.maximum(0.6 * main, 0.13))
@@ -129,7 +129,7 @@ def _observe(rng: np.random.Generator, cluster: _Cluster, redshift: float, merge
     return row
 
 
-def _redshift(times: NDArray[np.float64]) -> NDArray[np.float64]:
+def merger_redshift(times: NDArray[np.float64]) -> NDArray[np.float64]:
     """Redshift at an age [Gyr], interpolated between the snapshots and linear before the first of them."""
     snapshot_ages = age(list(SNAPSHOTS.values()))
     first = snapshot_ages[0]

@@ -12,9 +12,14 @@ from torch.distributions import MultivariateNormal
 
 from cinn_clusters.columns import LOOKBACK, TARGET_NAMES, TARGETS
 from cinn_clusters.cosmology import AGE_TODAY
-from cinn_clusters.posteriors import crps, explained_variance, interval_coverage, rank, summary
+from cinn_clusters.data import RATIO_CEILING
+from cinn_clusters.posteriors import interval_coverage, kde_modes, summary
+from cinn_clusters.scores import independent_p_values
+from skyloom.calibration import density_credibility, pit, tarp_credibility
 from skyloom.errors import ConfigError
 from skyloom.flows import AroundRegression, InUserUnits, from_json
+from skyloom.metrics.posterior import crps, energy_score
+from skyloom.metrics.regression import explained_variance
 
 __all__ = ["MergerPosterior"]
 
@@ -35,6 +40,7 @@ class MergerPosterior(nn.Module):
         target_noise: The same for the scaled targets; a smoothing that keeps the flow from growing spikes on single rows
             (Rothfuss et al. 2019, arXiv 1907.08982).
         row_budget: Draws pushed through the flow at once, to bound memory.
+        map_steps: Steps of the climb to the maximum of the joint density; 0 keeps the likeliest of the draws.
     """
 
     spread: Tensor
@@ -48,6 +54,7 @@ class MergerPosterior(nn.Module):
         context_noise: float = 0.0,
         target_noise: float = 0.0,
         row_budget: int = 200_000,
+        map_steps: int = 30,
     ) -> None:
         super().__init__()
         if start not in ("regression", "standardised"):
@@ -62,7 +69,7 @@ class MergerPosterior(nn.Module):
         self.population = _Gaussian(about["baselines"]["population"])
         self.lookback = dict(about["baselines"]["lookback"])
         self.register_buffer("spread", torch.tensor(about["target_sd"], dtype=torch.float32), persistent=False)
-        self.draws, self.row_budget = draws, row_budget
+        self.draws, self.row_budget, self.map_steps = draws, row_budget, map_steps
         self.context_noise, self.target_noise = context_noise, target_noise
 
     def losses(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -73,7 +80,7 @@ class MergerPosterior(nn.Module):
         context, target = batch["context"], batch["target"]
         with torch.autocast(context.device.type, enabled=False):
             w, _ = self.posterior.context(context.float())
-            z, _ = self.posterior.target(target.float(), context.float())
+            z, _ = self.posterior.target(_uncapped(target.float()), context.float())
             if self.training:
                 w = w + self.context_noise * torch.randn_like(w)
                 z = z + self.target_noise * torch.randn_like(z)
@@ -81,24 +88,43 @@ class MergerPosterior(nn.Module):
         return {"loss": nll, "nll_no_constant": nll - z.shape[-1] / 2 * math.log(2 * math.pi)}
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Draws `[B, S, 6]` in the catalogue's units and their summaries; with a `target` in the batch, also its scores."""
+        """Draws `[B, S, 6]` in the catalogue's units, their summaries and the most probable merger; with a `target` in the
+        batch, also their scores."""
         context = batch["context"].float()
         with torch.autocast(context.device.type, enabled=False):
-            samples = self.sample(context)
+            samples, density = self.sample_and_log_prob(context)
             out = {"samples": samples, **summary(samples), "outside": self.outside(samples, context)}
             out["now"] = AGE_TODAY - context[:, LOOKBACK]
+            out["map"] = self.map_estimate(context)
             if "target" in batch:
-                out |= self._against(batch["target"].float(), context, samples)
+                out |= self._against(batch["target"].float(), context, samples, density)
         return out
+
+    def map_estimate(self, context: Tensor) -> Tensor:
+        """The most probable merger `[B, 6]`: the maximum of the joint density in the coordinates that the flow models.
+
+        A maximum depends on the coordinates. In the catalogue's own it sits on the edges of the support (subclusters at the
+        cut, mergers at the snapshot, ratios at the cap), which says nothing of the cluster.
+        """
+        posterior = self.posterior(context)
+        with torch.enable_grad():  # the climb needs slopes
+            best = posterior.scaled.map_estimate(min(self.draws, 100), self.map_steps).detach()
+        with torch.no_grad():
+            return _capped(posterior.from_scaled(best))
 
     def sample(self, context: Tensor) -> Tensor:
         """Posterior draws `[B, S, 6]` for inputs `[B, 7]`, both in the catalogue's units.
 
         The catalogue caps the mass ratio at 1, where a share of its mergers sit; so does this, for draws beyond.
         """
+        return self.sample_and_log_prob(context)[0]
+
+    def sample_and_log_prob(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The draws, and their log density `[B, S]` where the cap is spread out (see `_uncapped`)."""
         rows = max(1, self.row_budget // self.draws)
-        parts = [self.posterior(part).sample((self.draws,)) for part in context.split(rows)]
-        return _capped(torch.cat(parts, dim=1).transpose(0, 1))
+        parts = [self.posterior(part).sample_and_log_prob((self.draws,)) for part in context.split(rows)]
+        draws, density = (torch.cat(pieces, dim=1).transpose(0, 1) for pieces in zip(*parts, strict=True))
+        return _capped(draws), density
 
     def outside(self, samples: Tensor, context: Tensor) -> Tensor:
         """Share of each object's draws that lie outside the physical support, per target `[B, 6]`."""
@@ -108,12 +134,12 @@ class MergerPosterior(nn.Module):
         within = (samples > low) & (samples <= high.unsqueeze(1))
         return (~within).to(samples.dtype).mean(1)
 
-    def _against(self, target: Tensor, context: Tensor, samples: Tensor) -> dict[str, Tensor]:
+    def _against(self, target: Tensor, context: Tensor, samples: Tensor, density: Tensor) -> dict[str, Tensor]:
         """How well each object's posterior, and each baseline, fits its true merger."""
-        posterior = self.posterior(context)
-        log_prob, log_prob_scaled = posterior.log_probs(target)
+        posterior, spread_out = self.posterior(context), _uncapped(target)
+        log_prob, log_prob_scaled = posterior.log_probs(spread_out)
         w, _ = self.posterior.context(context)
-        z, ladj = self.posterior.target(target, context)
+        z, ladj = self.posterior.target(spread_out, context)
         order = torch.randperm(len(context), device=context.device)
         strangers = self.posterior.flow(w[order]).log_prob(z)  # the same mergers, given the inputs of other clusters
         volume = ladj.sum(-1)
@@ -125,8 +151,13 @@ class MergerPosterior(nn.Module):
             "log_prob_shuffled": strangers + volume,
             "log_prob_linear": self.linear.log_prob(z, w) + volume,
             "log_prob_population": self.population.log_prob(z, w) + volume,
-            "rank": rank(samples, target),
+            "rank": pit(samples, target),
+            "credibility": density_credibility(density, log_prob),
+            "tarp": tarp_credibility(_even(samples), _even(target)),
             "crps": crps(samples, target),
+            "energy": energy_score(samples, target, self.spread),
+            "mode_kde": kde_modes(samples),
+            "mode_fixed": kde_modes(samples, bandwidth=0.5),
             "linear_mean": straight.mean(1),
             "linear_crps": crps(straight, target),
         }
@@ -152,8 +183,27 @@ class MergerPosterior(nn.Module):
         scores |= _per_target("crps", error)
         scores["crps"] = float((error / spread).mean())
         scores["crps_linear"] = float((p["linear_crps"] / spread).mean())
+        scores["energy_score"] = float(p["energy"].mean())
+        scores |= self._estimates(truth, p)
+        scores["coverage68_joint"], scores["coverage95_joint"] = (
+            float((p["credibility"] <= level).double().mean()) for level in (0.68, 0.95)
+        )
+        if "log_prob_true" in p:
+            scores["nll_true"] = -float(p["log_prob_true"].mean())
+            scores["nll_excess"] = (scores["nll"] - scores["nll_true"]) / truth.shape[-1]
+        if isinstance(p, dict):  # not for a resample: its rows repeat, and no repeated ranks are uniform
+            scores |= independent_p_values(p)
         outside = p["outside"].mean(0)
         return scores | _per_target("outside", outside) | {"outside": float(outside.max())}
+
+    def _estimates(self, truth: Tensor, p: Mapping[str, Tensor]) -> dict[str, float]:
+        """Mean absolute errors, each in units of its target's spread and averaged: of the maximum of the joint density, of the
+        modes of the marginals (Silverman's width; one width of 0.5 for all), and of the medians."""
+        estimates = {"map": p["map"], "mode_kde": p["mode_kde"], "mode_fixed": p["mode_fixed"]}
+        estimates["median"] = p["quantiles"][..., MEDIAN]
+        errors = {name: (estimate - truth).abs().mean(0) for name, estimate in estimates.items()}
+        scores = {f"mae_{name}": float((error / self.spread.cpu()).mean()) for name, error in errors.items()}
+        return scores | _per_target("mae_map", errors["map"]) | _per_target("mae_median", errors["median"])
 
     def _explained(self, truth: Tensor, median: Tensor, p: Mapping[str, Tensor]) -> dict[str, float]:
         scores = _per_target("r2", explained_variance(truth, median))
@@ -189,6 +239,24 @@ def _capped(samples: Tensor) -> Tensor:
     """No mass ratio above 1."""
     capped = samples[..., RATIO].clamp(max=TARGETS[RATIO].high)
     return torch.cat([samples[..., :RATIO], capped.unsqueeze(-1), samples[..., RATIO + 1 :]], -1)
+
+
+def _uncapped(target: Tensor) -> Tensor:
+    """Mass ratios at the cap of 1, where a share of the mergers sit, spread evenly over `[1, ceiling)`.
+
+    A density cannot describe a share at one point: it grows a spike there, and its draws miss the cap. Spread out, the share
+    has a density; draws beyond 1 are capped again.
+    """
+    ratio = target[..., RATIO]
+    beyond = 1 + (RATIO_CEILING - 1) * 0.9999 * torch.rand_like(ratio)
+    ratio = torch.where(ratio >= TARGETS[RATIO].high, beyond, ratio)
+    return torch.cat([target[..., :RATIO], ratio.unsqueeze(-1), target[..., RATIO + 1 :]], -1)
+
+
+def _even(target: Tensor) -> Tensor:
+    """Masses as their logarithms, so that no distance is one of the largest mass alone."""
+    columns = [target[..., d].log10() if column.logarithmic else target[..., d] for d, column in enumerate(TARGETS)]
+    return torch.stack(columns, -1)
 
 
 def _per_target(name: str, values: Tensor) -> dict[str, float]:
