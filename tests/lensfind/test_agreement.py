@@ -57,17 +57,18 @@ SMOOTH = Population(
 
 
 def test_agrees_with_lenstronomy_to_a_thousandth_of_the_peak():
-    compare("lsst", 6, 8, side=8.0, population=SMOOTH, worst=1e-3)
+    compare("lsst", 4, 8, side=8.0, population=SMOOTH, worst=1e-3)
 
 
 def test_a_power_law_agrees_too():
-    compare("lsst", 3, 8, side=8.0, population=replace(SMOOTH, slope=(1.8, 2.2)), worst=1e-3)
+    compare("lsst", 2, 8, side=8.0, population=replace(SMOOTH, slope=(1.8, 2.2)), worst=1e-3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SURVEYS)
 def test_two_hundred_scenes_of_every_survey_agree(name):
-    cells = 16 if load_survey(name).pixel_scale > 0.15 else 8 if load_survey(name).pixel_scale > 0.06 else 4
+    pixel = load_survey(name).pixel_scale
+    cells = 16 if pixel > 0.06 else 8
     compare(name, 200, cells, side=8.0, population=SMOOTH, worst=1e-3)
 
 
@@ -80,3 +81,15 @@ def test_what_lenstronomy_cannot_render_is_refused():
 def test_fields_of_a_scene_are_columns_of_one_length():
     scene = draw_scenes(torch.arange(5), torch.zeros(5, dtype=torch.int64), Population(), one_band("lsst"), 40)
     assert all(len(getattr(scene, f.name)) == 5 for f in fields(scene) if f.name not in ("field", "stars"))
+
+
+def test_a_fine_grid_still_sees_the_deflection_turn_at_the_centre(monkeypatch):
+    """A wide source over the centre of a lens in Euclid pixels: as if every cell that sees it had many rays."""
+    from lensfind.rendering import rays
+
+    survey = one_band("euclid")
+    scene = draw_scenes(row_seeds(1, "euclid", "agreement", 2), torch.zeros(2, dtype=torch.int64), SMOOTH, survey, 80)
+    fast, _, _ = render(scene, survey, 80)
+    monkeypatch.setattr(rays, "_COARSE", 1e-9)
+    exact, _, _ = render(scene, survey, 80, 10)
+    assert ((fast - exact).abs().amax(dim=(1, 2, 3)) / exact.amax(dim=(1, 2, 3))).max() < 1e-3

@@ -144,6 +144,18 @@ def _limits(s: Lensed, cell: float) -> list[Tensor]:
     return [limit**2 for limit in (torch.maximum(outer, within), middle, fine, _NEAR[2] * reach)]
 
 
+def _fanned(s: Lensed, tx: Tensor, ty: Tensor, r2: Tensor, cell: float) -> Tensor:
+    """Cells near the centre of a lens, where the deflection turns so fast that one ray per cell sees the source in leaps.
+
+    Across a cell at distance r it turns by cell/r, and a ray moves over the source by theta_E cell/r.
+    """
+    reach = cell / s.r_e
+    core = reach ** (1 / s.n)
+    seen = ((core - np.log(_FAINT) / sersic_b(s.n)) ** s.n + 0.75 * reach) ** 2
+    radius = torch.minimum(s.theta_e * reach / _COARSE, 0.5 * s.theta_e).clamp(min=_NEAR[1] * cell)
+    return (torch.addcmul(tx * tx, ty, ty) < (radius**2)[:, None, None]) & (r2 < seen[:, None, None])
+
+
 def _smooth(canvas: Tensor) -> Tensor:
     """The cubic B-spline at its nodes, 1/6, 4/6, 1/6 along both axes: what laying a ray on a node does; 2 cells wider."""
     padded = torch.nn.functional.pad(canvas, (2, 2, 2, 2))
@@ -180,6 +192,8 @@ def _lay(s: Lensed, plane: Plane, rays: int, stamps: Tensor | None, isothermal: 
     r2 = torch.addcmul(u * u, v, v)
     limits = _limits(s, plane.cell) if stamps is None else [torch.full_like(s.x, v) for v in (4.0, 4.0, 0.0, 0.0)]
     bright = r2 < limits[0][:, None, None]
+    if stamps is None and bool((plane.cell < _COARSE * s.r_e).any()):
+        bright |= _fanned(s, tx, ty, r2, plane.cell)
     smooth = _brightness(r2, p[:, :, None, None]).masked_fill_(bright, 0.0) if stamps is None else torch.zeros_like(r2)
     canvas = _smooth(smooth)
     cells = bright.view(-1).nonzero().squeeze(1)
