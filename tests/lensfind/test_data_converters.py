@@ -317,6 +317,7 @@ def test_legacy_survey_cutouts(tmp_path):
         open_source("legacy", folder, table="labels.csv")
 
 
+@pytest.mark.filterwarnings("ignore:Keyword name")
 def test_hsc_cutouts(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()

@@ -195,6 +195,17 @@ def test_a_corrupt_record_is_left_out_and_reported(tmp_path, capsys):
         stored(tmp_path, corrupt_limit=0.001)
 
 
+def test_one_image_on_two_sides_is_an_error_under_whatever_name(tmp_path):
+    pixels = images()
+    pixels[7] = pixels[8]
+    split = ["train", "val", "test"] * (COUNT // 3)  # rows 7 and 8: val and test
+    directory = write_store(tmp_path / "twice", pixels, rows(split=split), ABOUT).directory
+    with pytest.raises(DataError, match="rows 7 and 8 .* are one image, in val and in test"):
+        stored(directory)
+    split[8] = "val"
+    stored(write_store(tmp_path / "same", pixels, rows(split=split), ABOUT).directory)
+
+
 def test_groups_are_carried_where_rows_share_the_sky(tmp_path):
     table = rows(ra=np.repeat(np.arange(COUNT // 2), 2) * 0.1, dec=0.0)
     data = stored(write_store(tmp_path, images(), table, ABOUT).directory)
@@ -263,6 +274,7 @@ def test_a_16_bit_ramp_keeps_its_levels_and_8_bits_are_refused(tmp_path):
         read_image(tmp_path / "colour.jpg")
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_an_unreadable_file_is_an_error_and_not_a_black_image(tmp_path):
     (tmp_path / "broken.fits").write_bytes(b"SIMPLE  =                    T" + b"\0" * 100)
     (tmp_path / "short.npy").write_bytes(b"\x93NUMPY\x01\x00")

@@ -151,6 +151,23 @@ def _intact(store: Store | Files, limit: float) -> np.ndarray:
     return intact
 
 
+def _no_image_on_two_sides(store: Store | Files, table: pd.DataFrame, intact: np.ndarray) -> None:
+    """An image that trains and validates, under whatever names, is an error. Equal checksums are compared pixel by pixel."""
+    twice = table[intact & table["checksum"].duplicated(keep=False).to_numpy()]
+    for _, rows in twice.groupby("checksum"):
+        first = int(rows.index[0])
+        for row, split in zip(rows.index[1:], rows["split"].iloc[1:], strict=True):
+            if split == rows["split"].iloc[0]:
+                continue
+            one, other = store.read(np.array([first, int(row)]))
+            if np.array_equal(one, other, equal_nan=True):
+                names = table["object_id"].iloc[[first, row]].tolist()
+                raise DataError(
+                    f"rows {first} and {row} ({names[0]!r}, {names[1]!r}) are one image, in {rows['split'].iloc[0]} and in {split}: "
+                    "give both one group_id, or leave one out."
+                )
+
+
 def _prior(table: pd.DataFrame, labelled: np.ndarray, class_prior: float | None) -> float:
     """The share of lenses among the unlabeled: given, or counted where the truth is known."""
     if class_prior is not None:
@@ -203,6 +220,7 @@ def stored(
     if not known(table["split"]).all() or not known(table["sky_group_id"]).all():
         table = assign_splits(table, tuple(fractions), split_seed)  # type: ignore[arg-type]
     intact = _intact(store, corrupt_limit)
+    _no_image_on_two_sides(store, table, intact)
     labelled = _labelled(table, labelled_lenses, split_seed)
     size = size or store.shape[-1]
     if size > store.shape[-1] or (store.shape[-1] - size) % 2:
