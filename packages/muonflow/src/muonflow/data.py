@@ -16,6 +16,7 @@ from skyloom.errors import DataError
 from skyloom.flows import fit, hill
 from skyloom.run.seeds import derive
 
+CARRIED = ("condition", "count", "shower", "kept")
 FITTED = 400_000  # muons that data transforms are fitted on, at most
 
 __all__ = ["check", "check_conditions", "from_parquet", "split", "synthetic"]
@@ -75,7 +76,7 @@ def split(events: Events, more: dict[str, Any], fractions: tuple[float, float, f
             {"condition": events.condition, "count": events.count, "muons": events.muons, **events.columns}
         ),
     }
-    return Data(train, val, test, about, carry=("condition", "count", "shower", "kept"), group="shower")
+    return Data(train, val, test, about, carry=CARRIED, group="shower")
 
 
 def statistics(train: Events, seed: int = 0) -> dict[str, Any]:

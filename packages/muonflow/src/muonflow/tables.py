@@ -24,7 +24,7 @@ from skyloom.run.files import write_whole
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["read_conditions", "read_events", "write_events"]
+__all__ = ["about_of", "events_of", "read_conditions", "read_events", "write_events"]
 
 NEEDED = ("E0_GeV", "zenith_rad", "A", "depth_m")
 
@@ -52,6 +52,18 @@ def write_events(path: str | Path, parts: Iterable[tuple[Events, Sequence[str] |
 def read_events(path: str | Path) -> tuple[Events, dict[str, Any]]:
     """The events of a file with `muons`, and its `about`."""
     table, about = _read(path)
+    return events_of(table, path), about
+
+
+def about_of(path: str | Path) -> dict[str, Any]:
+    """What the file's metadata say of it."""
+    import pyarrow.parquet as pq
+
+    return json.loads((pq.read_schema(path).metadata or {}).get(b"about", b"{}"))
+
+
+def events_of(table: "pa.Table", path: str | Path) -> Events:
+    """The events of a table; `path` is what complaints name."""
     condition, shower = _conditions(table, path)
     kept = (
         torch.as_tensor(table["kept"].to_numpy().astype(np.float32)) if "kept" in table.column_names else torch.ones(len(table))
@@ -59,7 +71,7 @@ def read_events(path: str | Path) -> tuple[Events, dict[str, Any]]:
     columns = {"shower": shower, "kept": kept}
     count = torch.as_tensor(table["n_mu"].to_numpy().astype(np.int64)) if "n_mu" in table.column_names else None
     if "muons" not in table.column_names:
-        return Events(condition, torch.zeros(len(condition), dtype=torch.int64), None, columns), about
+        return Events(condition, torch.zeros(len(condition), dtype=torch.int64), None, columns)
     lists = table["muons"].combine_chunks()
     lengths = torch.as_tensor(np.diff(lists.offsets.to_numpy()).astype(np.int64))
     if lists.null_count:
@@ -71,9 +83,10 @@ def read_events(path: str | Path) -> tuple[Events, dict[str, Any]]:
     names = [field.name for field in flat.type]
     for name in MUONS:
         if name not in names:
-            raise DataError(f"{path}: muons have no field {name}.{nearest(name, names)}")
+            more = " Tables of x and y become tables of r by make prepare pkg=muonflow input=…" if "x_m" in names else ""
+            raise DataError(f"{path}: muons have no field {name}.{nearest(name, names)}{more}")
     muons = np.stack([flat.field(name).to_numpy(zero_copy_only=False) for name in MUONS], 1).astype(np.float32)
-    return Events(condition, lengths, torch.as_tensor(muons), columns), about
+    return Events(condition, lengths, torch.as_tensor(muons), columns)
 
 
 def read_conditions(path: str | Path) -> tuple[Tensor, list[str]]:
