@@ -163,8 +163,8 @@ def _no_image_on_two_sides(store: Store | Files, table: pd.DataFrame, intact: np
             if np.array_equal(one, other, equal_nan=True):
                 names = table["object_id"].iloc[[first, row]].tolist()
                 raise DataError(
-                    f"rows {first} and {row} ({names[0]!r}, {names[1]!r}) are one image, in {rows['split'].iloc[0]} and in {split}: "
-                    "give both one group_id, or leave one out."
+                    f"rows {first} and {row} ({names[0]!r}, {names[1]!r}) are one image, in {rows['split'].iloc[0]} and in "
+                    f"{split}: give both one group_id, or leave one out."
                 )
 
 
