@@ -9,7 +9,6 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
-warnings.filterwarnings("ignore")
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from lensfind.simulator import render, simulate
 from lensfind.survey import Survey
 
 torch.set_num_threads(1)
+warnings.filterwarnings("ignore")
 CONF = Path(__file__).parents[1] / "conf"
 SIZE, COUNT, FEW, ROUNDS = 64, 64, 8, 4
 stated = yaml.safe_load((CONF / "survey" / "lsst.yaml").read_text())
@@ -159,7 +159,8 @@ DEEP = {
             "NAME": "LENS",
             "LIGHT_PROFILE_1": {"NAME": "SERSIC_ELLIPSE", "PARAMETERS": {"magnitude": 20, "center_x": 0, "center_y": 0,
                                 "R_sersic": 0.8, "n_sersic": 4, "e1": 0.1, "e2": 0.05}},
-            "MASS_PROFILE_1": {"NAME": "SIE", "PARAMETERS": {"theta_E": 1.3, "e1": 0.1, "e2": 0.05, "center_x": 0, "center_y": 0}},
+            "MASS_PROFILE_1": {"NAME": "SIE", "PARAMETERS": {"theta_E": 1.3, "e1": 0.1, "e2": 0.05, "center_x": 0,
+                               "center_y": 0}},
             "SHEAR_PROFILE_1": {"NAME": "SHEAR", "PARAMETERS": {"gamma1": 0.03, "gamma2": 0.02}},
         },
         "GALAXY_2": {
@@ -225,15 +226,20 @@ def main() -> None:
         "lens_simulation",
         "Simulated lenses per second",
         rows,
-        f"LSST, {len(FWHM)} bands of {SIZE} x {SIZE} pixels with PSF, Poisson and read noise; one thread, CPU seconds, {ROUNDS} "
+        f"LSST, {len(FWHM)} bands of {SIZE} x {SIZE} pixels with PSF, Poisson and read noise; one "
+        f"thread, CPU seconds, {ROUNDS} "
         f"rounds interleaved. Ours: {ms:.2f} ms a cutout ({1e3 / ms:.0f} per second and core), {COUNT} at once, and everything "
         "that training needs included: drawing the scene, variance map, lensed light alone, its signal-to-noise.\n\n"
         "Errors: the largest deviation in any pixel in units of the peak, median over scenes, from lenstronomy on pixels ten "
-        "times finer, which itself is off by some 1e-3 at the cusps of lens galaxies (n = 3 to 5): ours is within 1e-4 of its own "
-        "answer with sixteen rays on a side (`tests/lensfind/test_simulate.py`). A case counts against a target where its error "
+        "times finer, which itself is off by some 1e-3 at the cusps of lens galaxies (n = 3 to 5): "
+        "ours is within 1e-4 of its own "
+        "answer with sixteen rays on a side (`tests/lensfind/test_simulate.py`). A case counts "
+        "against a target where its error "
         "comes near ours. caustics and lenstronomy get the same scenes at the median seeing; deeplenstronomy draws its own.\n\n"
-        f"What bounds ours: {cells:.0f} rays through cell centres and {fine:.0f} finer ones a cutout, about 35 operations each of "
-        f"4 bytes, unfused: {(cells + fine) * 35 * 1e-6:.2f} million operations and {(cells + fine) * 35 * 12 * 1e-6:.1f} MB moved "
+        f"What bounds ours: {cells:.0f} rays through cell centres and {fine:.0f} finer ones a "
+        f"cutout, about 35 operations each of "
+        f"4 bytes, unfused: {(cells + fine) * 35 * 1e-6:.2f} million operations and "
+        f"{(cells + fine) * 35 * 12 * 1e-6:.1f} MB moved "
         "through the cache; besides one forward and six inverse transforms of 90 x 90, some twelve passes over three complex "
         "planes of 90 x 46, and some thirty passes over the pixels for the noise. Memory is bounded by 32 cutouts at a time.",
     )
