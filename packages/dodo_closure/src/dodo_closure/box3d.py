@@ -14,7 +14,7 @@ Richers, Froustey, Ghosh, Foucart and Gomez 2024, Phys. Rev. D 110, 103019 (arXi
 Nagakura 2023; the smooth variant after Xiong et al. 2023, arXiv:2307.11129.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -46,7 +46,7 @@ class Adaptive:
     """
 
     nodes: int = 48
-    others: CrossingAware = CrossingAware()
+    others: CrossingAware = field(default_factory=CrossingAware)
 
 
 class Diagnostics(NamedTuple):
@@ -125,9 +125,7 @@ def asymptotic_state(
     return final.reshape(F.shape), Diagnostics._make(columns)
 
 
-def electron_change(
-    moments: Tensor, rule: Rule | Adaptive | None, smooth: bool = False, p0: float = 1 / 3
-) -> Conversion:
+def electron_change(moments: Tensor, rule: Rule | Adaptive | None, smooth: bool = False, p0: float = 1 / 3) -> Conversion:
     """Conversion of (e, ebar, x, xbar) [B, 4, 4] with N = 1, by a rule, or by the best one for each row."""
     if rule is None:
         rule = Adaptive() if moments.dtype == torch.float64 else _FLOAT32
@@ -145,7 +143,8 @@ def electron_change(
     for which, best in ((same, Ring() if smooth else None), (~same, rule.others)):
         rows = torch.nonzero(which)[:, 0]
         if len(rows):
-            found = _by_caps(moments[rows], rule.nodes, p0) if best is None else electron_change(moments[rows], best, smooth, p0)
+            own = moments[rows]
+            found = _by_caps(own, rule.nodes, p0) if best is None else electron_change(own, best, smooth, p0)
             for place, value in zip(result, found, strict=True):
                 place[rows] = value
     return result

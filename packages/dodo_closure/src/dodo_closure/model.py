@@ -10,6 +10,7 @@ from dodo_closure.invariants import SECTOR_FEATURES, sector_basis, sector_featur
 
 __all__ = ["Correction", "EquivariantResidual", "Members"]
 
+FLOOR = 0.1  # of the training residual's rms: an error bar is in proportion to this plus the members' disagreement
 GATE = 0.01  # I_< / I_> below which a correction fades to nothing
 
 
@@ -58,6 +59,8 @@ class EquivariantResidual(nn.Module):
     construction; rotations, reflections, exchange of mu and tau, exchange of neutrinos and antineutrinos, and the scale
     commute with it. A difference of mu and tau is not looked at. The last layer starts at zero: untrained, it is Box3D.
 
+    The error bar is a learned multiple of the members' disagreement, which grows where none has seen anything alike.
+
     Args:
         about: `features` {mean, scale}, `basis_rms` and `residual_rms`, of the training split
         hidden: units of a hidden layer
@@ -92,8 +95,17 @@ class EquivariantResidual(nn.Module):
         number = (out[..., 6].mean(dim=2, keepdim=True) * (gate * self.rms.to(initial))).expand(-1, -1, 2)
         electron = torch.cat([vector, number[..., None]], dim=-1)[..., None, :]
         final = box + torch.cat([electron, -electron / 2, -electron / 2], dim=-2)
-        scale = gate[..., None] * self.rms.to(initial) * torch.exp(self.spreads(features).to(initial).clamp(-8, 8))
-        return Correction(final, _per_component(scale[..., :2]), _per_component(scale[..., 2:]))
+        level = gate[..., None] * self.rms.to(initial)
+        factor = torch.exp(self.spreads(features).to(initial).clamp(-8, 8))
+        error = factor[..., :2] * (disagreement(final[..., 0, :]) + FLOOR * level)
+        return Correction(final, _per_component(error), _per_component(factor[..., 2:] * level))
+
+
+def disagreement(electron: Tensor) -> Tensor:
+    """Standard deviation [B, 2, 2] over members, of the density and of a flux component of electron flavor [M, B, 2, 4]."""
+    electron = electron.detach()
+    variance = ((electron - electron.mean(dim=0)) ** 2).sum(dim=0) / (electron.shape[0] - 1 + 1e-9)
+    return torch.sqrt(torch.stack([variance[..., 3], variance[..., :3].mean(dim=-1)], dim=-1))
 
 
 def _per_component(scale: Tensor) -> Tensor:

@@ -23,12 +23,9 @@ def row_error(F: Tensor, truth: Tensor) -> Tensor:
 def combined(final: Tensor, error: Tensor, box_error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mean of the members, half-width of its 68% interval per component, and whether a row trusts it more than Box3D.
 
-    The width has two parts: what members expect of rows they have not seen, and by how much they disagree, which grows
-    where no member has seen anything alike.
+    Each member's width was learned from rows that it had not seen.
     """
-    mean, expected, box_expected = final.mean(dim=0), error.mean(dim=0), box_error.mean(dim=0)
-    spread = ((final - mean) ** 2).sum(dim=0) / (final.shape[0] - 1 + 1e-9)  # nothing for one member
-    bar = torch.sqrt(expected**2 + spread)
+    mean, bar, box_expected = final.mean(dim=0), error.mean(dim=0), box_error.mean(dim=0)
     trusted = bar.mean(dim=(1, 2, 3)) <= box_expected.mean(dim=(1, 2, 3))
     return mean, bar, trusted
 
