@@ -10,6 +10,7 @@ from muonflow import BundleFlow, BundleGenerator, Events, MuonBundles, rules, sh
 from muonflow.data import check, split
 from muonflow.figures import expected_histogram, spectrum
 from muonflow.heads import HurdleHead
+from muonflow.plateau import torn
 from muonflow.predict import predict
 from muonflow.scores import muon_weights
 from muonflow.tables import read_events
@@ -43,15 +44,6 @@ def whole(events):
     return data, *trained(data, 7)
 
 
-def torn(events: Events) -> Events:
-    """The flat muons, cut by counts in another order than theirs: what made an earlier training stall at the marginal."""
-    permutation = torch.randperm(len(events), generator=torch.Generator().manual_seed(4))
-    count = events.count[permutation]
-    pieces = torch.split(events.muons, count.tolist())
-    more = {k: v[permutation] for k, v in events.columns.items()}
-    return Events(events.condition[permutation], count, torch.cat([pieces[k] for k in permutation]), more)
-
-
 def test_whole_events_bring_the_likelihood_near_its_floor(whole):
     data, task, predictions = whole
     scores = task.score(predictions)
@@ -67,10 +59,6 @@ def test_whole_events_bring_the_likelihood_near_its_floor(whole):
 def test_torn_events_leave_it_on_the_plateau_of_the_marginal(events):
     """The famous plateau: no capacity helps, since the conditions say nothing of the muons; the conditional gain tells."""
     broken = torn(events)
-    nucleon = (broken.condition[:, 0] / broken.condition[:, 2])[
-        torch.repeat_interleave(torch.arange(len(broken)), broken.count)
-    ]
-    broken = broken.where_muons(broken.muons[:, 0] < nucleon)  # energies that the wrong primary could not have given
     data = split(broken, {"synthetic": True, "oracle": None}, (0.6, 0.1, 0.3), seed=1)
     task, predictions = trained(data, 2)
     scores = task.score(predictions)

@@ -11,6 +11,10 @@ from skyloom.launch.__main__ import main
 from skyloom.run import list_runs
 from skyloom.run.files import read_json
 
+FIGURES = (
+    *("energy", "lateral", "multiplicity", "multiplicity_mass", "survival", "mean_multiplicity", "published", "likelihood"),
+    *("energy_bins", "lateral_bins", "density", "spread", "pit", "two_sample", "reweighting", "learning"),
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -23,12 +27,14 @@ def test_train_then_generate(tmp_path, monkeypatch):
     for name in ("SKYLOOM_OVERRIDES", "MAKEFLAGS", "MAKEOVERRIDES"):
         monkeypatch.delenv(name, raising=False)
     where = f"runs_dir={tmp_path / 'runs'}"
-    launch("train", "pkg=muonflow", "+experiment=nsf_small", "scale=smoke", "hardware.threads=1", where)
+    launch(
+        "train", "pkg=muonflow", "+experiment=nsf_small", "scale=smoke", "hardware.threads=1", where, "evaluation.every=true"
+    )
     (run,) = list_runs(tmp_path / "runs", "muonflow", "nsf_small")
     assert run.result["synthetic"] is True
     assert {"test/nll_excess", "test/cond_gain", "test/multiplicity_tv"} <= run.result["metrics"].keys()
     drawn = read_json(run.directory / "figures" / "figures.json")
-    assert [d["file"] for d in drawn] == [f"{n}.png" for n in ("energy", "lateral", "multiplicity", "survival", "likelihood")]
+    assert [d["file"] for d in drawn] == [f"{n}.png" for n in FIGURES]
     assert all("Synthetic" in d["caption"] and (run.directory / "figures" / d["file"]).stat().st_size > 5000 for d in drawn)
     primaries = pd.DataFrame({"E0_GeV": [1e5, 1e6], "zenith_rad": 0.3, "A": [1, 56], "depth_m": 1500.0, "event_id": ["a", "b"]})
     primaries.to_parquet(tmp_path / "primaries.parquet")

@@ -36,9 +36,9 @@ _HOME = {
     "write_events": "tables",
 }
 _MODULES = (
-    *("coordinates", "counts", "data", "events", "figures", "generate", "marginal", "model"),
-    *("context", "heads", "latent", "physics", "predict", "rules"),
-    *("scores", "showers", "tables", "task"),
+    *("checks", "comparing", "context", "coordinates", "counts", "data", "events", "figures", "generate", "heads"),
+    *("latent", "layouts", "marginal", "model", "physics", "plateau", "predict", "prepare", "profiles", "published"),
+    *("rules", "scores", "showers", "streaming", "tables", "task"),
 )
 
 __all__ = [

@@ -1,5 +1,6 @@
 """Figures, from saved predictions alone; the exact curves follow from the carried conditions and published formulas."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from muonflow import showers
+from muonflow import checks, profiles, showers
 from muonflow.physics import slant_depth, threshold_energy
 from muonflow.scores import muon_weights
 from skyloom.plots import PAGE, PALETTE, Figure, panels, save, style
@@ -24,32 +25,78 @@ QUANTILES = 32  # points at which the exact spectrum is integrated over muon ene
 MOST_EVENTS = 2000  # of which exact curves are made; more are sampled
 
 
-def draw(predictions: Arrays, about: dict[str, Any], directory: Path) -> list[Figure]:
-    """Energy and lateral distribution, multiplicity, survival and likelihoods, each beside what is known exactly."""
+def draw(
+    predictions: Arrays, about: dict[str, Any], directory: Path, every: bool = True, plateau: bool = False
+) -> list[Figure]:
+    """Spectra, multiplicities, survival and likelihoods beside what is known exactly; then whether observed and generated agree
+    in bins, in two dimensions, by rank, by classifier and by weights.
+
+    Args:
+        every: all figures; false draws the first eight
+        plateau: also train three small models on new synthetic showers, two of them on torn batches (about half a minute)
+    """
     made = " Synthetic showers." if about["synthetic"] else ""
-    exact = about.get("oracle") == "elbert"
+    exact = about.get("oracle") in showers.LATERAL
+    curve = about.get("oracle") == "elbert"
     label = "test events (synthetic)" if about["synthetic"] else "test events"
     drawn = []
+    p = predictions
 
     def add(name: str, title: str, caption: str) -> Path:
         path = directory / f"{name}.png"
         drawn.append(Figure(path, title, caption + made))
         return path
 
-    beside = " The line is the exact expectation for these primaries." if exact else ""
+    beside = " The line is the exact expectation for these primaries." if curve else ""
     events = "Test split: points are the events' own muons, with errors from the muons in each bin; steps are generated muons."
-    spectrum(predictions, "energy", add("energy", "Muon energy at depth", events + beside), exact, label)
-    spectrum(predictions, "radius", add("lateral", "Lateral distribution", events + beside), exact, label)
+    spectrum(p, "energy", add("energy", "Muon energy at depth", events + beside), curve, label)
+    spectrum(p, "radius", add("lateral", "Lateral distribution", events + beside), curve, label)
     text = "How many muons arrive, if any do, in four ranges of primary energy; errors are Poisson."
-    multiplicities(predictions, add("multiplicity", "Multiplicity by primary energy", text), exact, label)
+    multiplicities(p, add("multiplicity", "Multiplicity by primary energy", text), exact, label)
+    text = "The same for protons and iron."
+    checks.multiplicity_by_mass(p, add("multiplicity_mass", "Multiplicity by energy and mass", text), exact, label)
     text = "Probability that any muon arrives, against the primary's energy per nucleon over the energy a muon needs."
     text += " An event without muons stands for all those like it that were left out."
-    survival(predictions, add("survival", "Does any muon arrive?", text), exact, label)
+    survival(p, add("survival", "Does any muon arrive?", text), exact, label)
+    text = (
+        "Mean number of muons of those bundles that arrive. The dotted line is the published fit to bundles of all primaries "
+    )
+    text += "in sea water, which knows nothing of the spectrum used here."
+    profiles.mean_multiplicity(p, add("mean_multiplicity", "Mean multiplicity by zenith and depth", text), exact, label)
+    text = "Steep muons (cosine above 0.8) at 1.8 to 2.6 km, beside published shapes for sea water (10 to 20 percent)."
+    profiles.beside_published(p, add("published", "Beside published parametrisations", text), label)
     text = (
         "Negative log-likelihood per muon in the coordinates (e, v), by primary energy per nucleon and by slant depth. Bands "
     )
     text += "are one standard error over events. Shuffled: the flow is told another event's condition."
-    likelihoods(predictions, add("likelihood", "Likelihood beside the floor and the ignorant answer", text), exact, label)
+    likelihoods(p, add("likelihood", "Likelihood beside the floor and the ignorant answer", text), exact, label)
+    if not every:
+        return drawn
+    text = "Nine ranges of primary energy and depth; below each, test over generated with errors of both."
+    checks.in_bins(p, "energy", add("energy_bins", "Energy in bins of the condition", text), label)
+    checks.in_bins(p, "radius", add("lateral_bins", "Distance in bins of the condition", text), label)
+    text = "Energy and distance together: observed, generated, and the logarithm of their ratio."
+    checks.density(p, add("density", "Energy and distance together", text), label)
+    text = "Mean distance from the axis by muon energy; errors from the muons in each bin."
+    checks.spread(p, add("spread", "Higher energies are closer to the axis", text), label)
+    text = "Rank of an observed muon among nine generated ones of its own condition: flat if the conditional density is right."
+    checks.ranks(p, add("pit", "Ranks among generated muons", text))
+    if "told_apart" in p:
+        text = "Boosted trees that see condition, energy and distance; held-out halves of the showers."
+        checks.roc(p, add("two_sample", "Can a classifier tell?", text))
+    text = "Muons generated for protons of these energies, weighted by the model's densities into those of iron."
+    checks.reweighted(p, add("reweighting", "From protons to iron by weights", text))
+    metrics = directory.parent / "metrics.jsonl"
+    if metrics.exists():
+        rows = [json.loads(line) for line in metrics.read_text().splitlines() if line.strip()]
+        text = "Nats per muon while training, between the exact density and the best one without a condition."
+        profiles.learning(rows, add("learning", "Training between floor and plateau", text))
+    if plateau:
+        from muonflow.plateau import draw_plateau, reproduce
+
+        text = "What an earlier training saw, made on purpose: muons torn from their primaries while batches were made. No "
+        text += "capacity helps; whole batches do. Three models trained for this figure on new showers."
+        draw_plateau(reproduce(), add("plateau", "The plateau, and its cause", text))
     return drawn
 
 
