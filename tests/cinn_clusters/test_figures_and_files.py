@@ -100,7 +100,7 @@ def test_a_calibrated_gaussian_follows_its_reference_lines():
     n = 6000
     sd = rng.uniform(0.5, 2.0, (n, 6))
     mean = rng.normal(5, 1, (n, 6))
-    made = {"mean": mean, "sd": sd, "target": mean + sd * rng.normal(size=(n, 6))}
+    made = {"map": mean, "sd": sd, "target": mean + sd * rng.normal(size=(n, 6))}
     with style():
         _, values = figures.errors_against_spread(made, {})
     slope68, slope95 = (np.mean(values["lines"][..., k] / values["lines"][..., 0]) for k in (1, 2))
@@ -117,10 +117,54 @@ def test_a_calibrated_gaussian_follows_its_reference_lines():
 
 def test_figures_are_written_and_say_synthetic(predictions, clusters, tmp_path):
     drawn = figures.draw(predictions, clusters.about, tmp_path)
-    assert len(drawn) == 5
+    assert len(drawn) == 9
     for figure in drawn:
         assert figure.path.stat().st_size > 10_000
+        assert figure.path.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
         assert "ynthetic" in figure.caption
+
+
+def test_the_axes_of_the_staircase_are_named_for_what_they_show(predictions, clusters):
+    with style():
+        figure, drawn = figures.staircase(predictions, clusters.about)
+    assert len(drawn["labels"]) == 15
+    names = {column.axis.replace(" [", "\n["): d for d, column in enumerate(TARGETS)}
+    for (row, place), axis in zip(drawn["labels"], [a for a in figure.axes if a.get_visible()], strict=True):
+        truth = axis.lines[0].get_data()
+        np.testing.assert_array_equal(truth[0], predictions["target"][:, place])
+        np.testing.assert_array_equal(truth[1], predictions["target"][:, row + 1])
+        if axis.get_xlabel():
+            assert names[axis.get_xlabel()] == place
+        if axis.get_ylabel():
+            assert names[axis.get_ylabel()] == row + 1
+
+
+def test_columns_of_a_heat_map_are_distributions_and_bins_hold_every_object(predictions, clusters):
+    with style():
+        _, maps = figures.prior_to_posterior(predictions, clusters.about)
+        _, trend = figures.map_against_truth(predictions, clusters.about)
+    filled = maps["shares"].sum(2)
+    assert ((np.abs(filled - 1) < 1e-9) | (filled == 0)).all()
+    assert (trend["counts"].sum(1) == len(clusters.test)).all()
+
+
+def test_certain_draws_lie_on_the_diagonal_of_the_heat_map(predictions, clusters):
+    certain = predictions | {"samples": np.repeat(predictions["target"][:, None], 5, axis=1)}
+    with style():
+        _, maps = figures.prior_to_posterior(certain, clusters.about)
+    for share in maps["shares"]:
+        assert share.sum() == pytest.approx(np.trace(share))
+
+
+def test_curves_of_a_calibrated_posterior_stay_in_their_band_and_of_a_narrow_one_do_not():
+    rng = np.random.default_rng(0)
+    n = 500
+    made = {"cluster_id": np.arange(n), "rank": rng.random((n, 6)), "tarp": rng.random(n), "credibility": rng.random(n) ** 0.5}
+    with style():
+        _, drawn = figures.joint_coverage(made, {})
+    low, high = drawn["low"] - drawn["points"], drawn["high"] - drawn["points"]
+    inside = {name: ((drawn[name] >= low) & (drawn[name] <= high)).all() for name in ("T", "M", "tarp", "credibility")}
+    assert inside == {"T": True, "M": True, "tarp": True, "credibility": False}
 
 
 # ------------------------------------------------------------------ predicting from a file

@@ -26,7 +26,22 @@ _HOME = {
     "merger_catalogue": "synthetic",
     "MergerPosterior": "task",
 }
-_MODULES = ("columns", "cosmology", "data", "figures", "posteriors", "predict", "synthetic", "tables", "task")
+_MODULES = (
+    "columns",
+    "compare",
+    "cosmology",
+    "data",
+    "ensemble",
+    "figures",
+    "posteriors",
+    "predict",
+    "scores",
+    "sensitivity",
+    "synthetic",
+    "tables",
+    "task",
+    "truth",
+)
 
 __all__ = [
     "INPUTS",

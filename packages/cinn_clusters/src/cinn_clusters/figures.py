@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cinn_clusters.axes import limits, plain_log_ticks, scale
 from cinn_clusters.columns import TARGETS, Column
+from cinn_clusters.joint import joint_coverage, staircase
 from cinn_clusters.posteriors import marginal_density
+from cinn_clusters.trends import map_against_truth, prior_to_posterior
 from skyloom.plots import PAGE, PALETTE, Figure, panels, save, style
 
 __all__ = ["calibration", "coverage", "draw", "errors_against_spread", "medians_against_truth", "posteriors_against_prior"]
@@ -36,12 +39,17 @@ def draw(predictions: Predictions, about: Mapping[str, Any], directory: Path) ->
         "medians": (medians_against_truth, "Estimate against truth", _MEDIANS),
         "ranks": (calibration, "Rank of the truth among the draws", _RANKS),
         "coverage": (coverage, "Coverage of central intervals", _COVERAGE),
+        "joint": (joint_coverage, "Ranks, TARP and joint coverage", _JOINT),
+        "heatmaps": (prior_to_posterior, "From prior to posterior", _HEATMAPS),
+        "map": (map_against_truth, "Most probable merger and its error", _MAP),
+        "staircase": (staircase, "Pairs of targets", _STAIRCASE),
         "spread": (errors_against_spread, "Error against posterior spread", _SPREAD),
     }
     figures = []
     for name, (make, title, caption) in drawn.items():
         with style():
             figure, _ = make(predictions, about)
+            figure.savefig(directory / f"{name}.pdf")
             path = save(figure, directory / f"{name}.png")
         figures.append(Figure(path, title, f"{caption} {source}"))
     return figures
@@ -65,8 +73,27 @@ _COVERAGE = (
     "calibrated, below it too narrow. The band holds 95 percent of what that many independent mergers would scatter by."
 )
 _SPREAD = (
-    "Absolute error of the posterior mean against the posterior's standard deviation, all objects. Lines: 68th and 95th "
+    "Absolute error of the most probable merger against the posterior's standard deviation, all objects. Lines: 68th and 95th "
     "percentile of the error in six bins of equal counts; dashed: where they lie for a calibrated Gaussian (1 and 1.96 sd)."
+)
+
+
+_JOINT = (
+    "Empirical distributions less the expected one: of each target's rank, of the probability of TARP's balls, and of the "
+    "smallest region of highest joint density that holds the truth; one row of each cluster. The band holds 99 percent of "
+    "whole curves of a calibrated posterior."
+)
+_HEATMAPS = (
+    "Draws of the objects in each bin of truths; every column of a map sums to one. Lines: median, 10th and 90th percentile "
+    "of the draws; dashed white: certainty. Where the lines are flat the inputs say nothing, and the posterior is the prior."
+)
+_MAP = (
+    "The maximum of the joint density, in the coordinates that the flow models, against the truth; below, its error, on a "
+    "scale that is linear within the median error. Line and band: median, 16th to 84th percentile in six bins of equal counts."
+)
+_STAIRCASE = (
+    "Contours hold 39 and 86 percent of the draws of all posteriors together; red: truths, which they should follow; gold: "
+    "most probable mergers, which cannot be as scattered."
 )
 
 
@@ -113,9 +140,9 @@ def medians_against_truth(p: Predictions, about: Mapping[str, Any]) -> tuple[Any
         some = np.argsort(truth, kind="stable")[:: max(1, len(truth) // BARS)]
         bars = np.stack([median[some, d] - low[some, d], high[some, d] - median[some, d]])
         axis.errorbar(truth[some], median[some, d], yerr=bars, fmt="none", ecolor="0.25", elinewidth=0.5)
-        ends = _limits(np.concatenate([truth, low[:, d], high[:, d]]), column)
+        ends = limits(np.concatenate([truth, low[:, d], high[:, d]]), column)
         axis.plot(ends, ends, "--", color=PALETTE[1], linewidth=1.2, zorder=3)
-        _scale(axis, column, ends, both=True)
+        scale(axis, column, ends, both=True)
         unit = column.bracketed_unit
         axis.set(title=column.label, xlabel=f"Truth{unit}", ylabel=f"Posterior median{unit}")
         r2 = _explained(truth, p["mean"][:, d])
@@ -163,7 +190,7 @@ def coverage(p: Predictions, about: Mapping[str, Any]) -> tuple[Any, dict[str, A
 def errors_against_spread(p: Predictions, about: Mapping[str, Any], bins: int = 6) -> tuple[Any, dict[str, Any]]:
     """Absolute error against posterior standard deviation, with its 68th and 95th percentiles along the way."""
     figure, axes = panels(2, 3, width=PAGE, height=4.9)
-    error, spread = np.abs(p["mean"] - p["target"]), p["sd"]
+    error, spread = np.abs(p["map"] - p["target"]), p["sd"]
     lines = np.empty((len(TARGETS), bins, 3))
     for d, (axis, column) in enumerate(zip(axes.flat, TARGETS, strict=True)):
         order = np.array_split(np.argsort(spread[:, d], kind="stable"), bins)
@@ -177,8 +204,8 @@ def errors_against_spread(p: Predictions, about: Mapping[str, Any], bins: int = 
         axis.set(xlabel=f"Posterior sd{unit}", ylabel=f"Absolute error{unit}", title=column.label)
         if column.logarithmic:
             axis.set(xscale="log", yscale="log")
-            _plain_log_ticks(axis.xaxis)
-            _plain_log_ticks(axis.yaxis)
+            plain_log_ticks(axis.xaxis)
+            plain_log_ticks(axis.yaxis)
     axes[0, 0].legend(loc="upper left")
     return figure, {"spread": spread, "error": error, "lines": lines}
 
@@ -205,7 +232,7 @@ def _density(sample: np.ndarray, grid: Array, column: Column, high: float) -> Ar
 
 
 def _dress(axis: Any, column: Column, ends: Sequence[float], first: bool, last: bool) -> None:
-    _scale(axis, column, ends)
+    scale(axis, column, ends)
     axis.set(yticks=[], ylim=(0, 1.08))
     axis.grid(False)
     axis.spines["left"].set_visible(False)
@@ -213,34 +240,6 @@ def _dress(axis: Any, column: Column, ends: Sequence[float], first: bool, last: 
         axis.set_xlabel(column.axis.replace(" [", "\n["))
     else:
         axis.tick_params(labelbottom=False)
-
-
-def _scale(axis: Any, column: Column, ends: Sequence[float], both: bool = False) -> None:
-    if column.logarithmic:
-        axis.set_xscale("log")
-        _plain_log_ticks(axis.xaxis)
-        if both:
-            axis.set_yscale("log")
-            _plain_log_ticks(axis.yaxis)
-    axis.set_xlim(*ends)
-    if both:
-        axis.set_ylim(*ends)
-
-
-def _plain_log_ticks(axis: Any) -> None:
-    """0.3, 1, 3 rather than powers of ten: the ranges span one or two decades."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _limits(values: np.ndarray, column: Column) -> tuple[float, float]:
-    if column.logarithmic:
-        return float(values.min() / 1.1), float(values.max() * 1.1)
-    margin = 0.04 * float(np.ptp(values))
-    return float(values.min()) - margin, float(values.max()) + margin
 
 
 def _explained(truth: np.ndarray, estimate: np.ndarray) -> float:

@@ -1,0 +1,141 @@
+"""The flow beside the ensemble of perceptrons, on one run's own split: errors of both, and what each loses without a column."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cinn_clusters.columns import LOOKBACK, TARGETS
+from cinn_clusters.ensemble import Phase, fit_ensemble
+from cinn_clusters.sensitivity import Sensitivity, ablation, permutation, relative_errors
+from cinn_clusters.sensitivity_map import sensitivity_map
+from skyloom.data import Columns, Data
+from skyloom.flows import from_json
+from skyloom.plots import save, style
+from skyloom.run import Run
+from skyloom.run.files import write_json, write_whole
+
+__all__ = ["compare", "ensemble_estimate"]
+
+
+def compare(
+    run: Run,
+    members: int = 7,
+    width: int = 256,
+    epochs: Sequence[int] = (100, 50),
+    repeats: int = 20,
+    draws: int = 100,
+    ablation_width: int | None = 64,
+    ablation_epochs: Sequence[int] = (20, 10),
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Train the ensemble on the run's training split, and write into `compare/` of the run: `errors.json` (errors of the
+    ensemble's median and of the flow's median and maximum), and for both models `sensitivity_*.csv` with its heat-map.
+
+    Arguments:
+        epochs: Of the ensemble's phases, squared errors and absolute errors.
+        repeats: Permutations of each column.
+        draws: Of the flow's posterior, whose median is its estimate under permutation.
+        ablation_width: Width of the ensembles that are retrained without each column; None: none are. Their gains and losses
+            are against one of the same width and `ablation_epochs`.
+    """
+    from hydra.utils import instantiate
+
+    from skyloom.training.saved import load_task
+
+    task, about = load_task(run)
+    data: Data = instantiate(run.config["data"], _convert_="all")
+    test, folder = data.test, run.directory / "compare"
+    folder.mkdir(exist_ok=True)
+
+    def fit(columns: Sequence[int], width: int = width, epochs: Sequence[int] = epochs) -> Callable[[Tensor], Tensor]:
+        phases = (Phase("mse", int(epochs[0]), 1e-3), Phase("mae", int(epochs[1]), 5e-4))
+        return ensemble_estimate(data, about, columns, members=members, width=width, phases=phases, seed=seed)
+
+    def flow(context: Tensor) -> Tensor:
+        torch.manual_seed(seed)
+        task.draws = draws
+        return task.sample(context).median(1).values
+
+    everything = fit(range(len(about["inputs"])))
+    truth, context = test["target"], test["context"]
+    constant = data.train["target"].median(0).values.expand_as(truth)
+    errors = _errors(
+        test, constant, {"ensemble": everything(context), "flow median": flow(context), "flow map": _map(task, context)}
+    )
+    write_json(
+        folder / "errors.json", {"synthetic": about["synthetic"], "rows": len(test), "relative mean absolute error": errors}
+    )
+    scattered = {"clusters": test["cluster_id"], "snapshots": test["snapshot"], "lookback": LOOKBACK, "repeats": repeats}
+    tables = {
+        "ensemble_permutation": permutation(everything, context, truth, constant, **scattered),
+        "flow_permutation": permutation(flow, context, truth, constant, **scattered | {"repeats": max(1, repeats // 5)}),
+    }
+    if ablation_width is not None:
+        narrow = partial(fit, width=ablation_width, epochs=ablation_epochs)
+        tables["ensemble_ablation"] = ablation(narrow, context, truth, constant, test["cluster_id"])
+    for name, table in tables.items():
+        _write(table, folder / f"sensitivity_{name}.csv")
+        with style():
+            figure, _ = sensitivity_map(table, name.replace("_", ", "), about["synthetic"])
+            save(figure, folder / f"sensitivity_{name}.png")
+    means = {name: round(float(np.mean([e[c.symbol] for c in TARGETS])), 4) for name, e in errors.items()}
+    return {**means, "written": str(folder)}
+
+
+def ensemble_estimate(
+    data: Data, about: Mapping[str, Any], columns: Sequence[int], **options: Any
+) -> Callable[[Tensor], Tensor]:
+    """`estimate(context) -> [B, 6]` in the catalogue's units, by an ensemble that sees those columns of the inputs alone.
+
+    It is trained on the flow's own scaled targets; the median of a monotone map is the map of the median, so that its absolute
+    errors aim at the same number in both units (but for the ratio, whose coordinate mixes three targets).
+    """
+    to_target, kept = from_json(about["target_transform"]), list(columns)
+    logarithms = _logarithms(data.train["context"])[:, kept]
+    centre, spread = logarithms.mean(0), logarithms.std(0)
+
+    def scaled(rows: Tensor) -> Tensor:
+        """Logarithms, scaled column by column: the whitening of the flow's inputs would mix the columns left out."""
+        return (_logarithms(rows)[:, kept] - centre) / spread
+
+    def answers(rows: Columns) -> Tensor:
+        return to_target(rows["target"].float(), rows["context"].float())[0]
+
+    net, _ = fit_ensemble(
+        scaled(data.train["context"]), answers(data.train), scaled(data.val["context"]), answers(data.val),
+        groups=data.train["cluster_id"], **options,
+    )  # fmt: skip
+    return lambda rows: to_target.inverse(net.median(scaled(rows)), rows.float())
+
+
+def _logarithms(context: Tensor) -> Tensor:
+    """Of the masses and the radius; the lookback time, which is zero today, as it is."""
+    logarithms = context.float().log()
+    logarithms[:, LOOKBACK] = context[:, LOOKBACK].float()
+    return logarithms
+
+
+def _map(task: Any, context: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    return torch.cat([task.map_estimate(part) for part in context.float().split(512)])
+
+
+def _errors(test: Columns, constant: Tensor, estimates: Mapping[str, Tensor]) -> dict[str, dict[str, float]]:
+    relative = {name: relative_errors(test["target"], e, constant).mean(0).tolist() for name, e in estimates.items()}
+    return {name: dict(zip([c.symbol for c in TARGETS], values, strict=True)) for name, values in relative.items()}
+
+
+def _write(table: Sensitivity, path: Path) -> None:
+    rows = table.rows()
+    with write_whole(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
