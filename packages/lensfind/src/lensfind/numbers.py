@@ -153,7 +153,7 @@ def pairs(rows: Sequence[Row], compared: Sequence[tuple[str, str]]) -> str:
             seed = int(run.config["seed"])
             if seed in others:
                 lines.append(f"| {first} | {second} | {seed} | {_pair(run, others[seed])} |")
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else "No two of the settings to be compared have been run on the same rows yet."
 
 
 def _pair(run: Run, other: Run) -> str:
