@@ -45,7 +45,7 @@ _MODULES = (
     "found", "halos", "identifiers", "labels", "legacy", "maps", "matching", "memory", "mlp", "modalities", "neighbours",
     "outliers", "page", "pooling", "predict", "prepared", "probes", "projection", "properties", "readers", "readout",
     "retrieval", "ridge", "rows", "sample", "search", "sets", "similarity", "subspaces", "synthetic", "synthetic_clusters",
-    "together", "trees",
+    "threads", "together", "trees",
 )  # fmt: skip
 
 __all__ = [

@@ -18,6 +18,7 @@ from embeddings.memory import analysis_bytes, require
 from embeddings.prepared import Prepared, prepare
 from embeddings.properties import property_named
 from embeddings.sample import Sample
+from embeddings.threads import threads_for, use_threads
 from skyloom.errors import DataError
 from skyloom.run import Run
 from skyloom.training.progress import said
@@ -52,6 +53,7 @@ def analyse(
     evaluation: Callable[..., list[Any]] | None = None,
     trackers: Any = None,
     seed: int = 0,
+    threads: int | str = "auto",
     components: int = 128,
     min_objects: int = 100,
     probes: Probing | None = None,
@@ -64,6 +66,7 @@ def analyse(
     """Probe every embedding for every property, compare the models, map, find outliers, draw, and keep the fitted probes.
 
     Arguments:
+        threads: `auto`: one where the sample is small, else every core.
         components: Principal components of each embedding that the costlier parts work on (all is asked of the linear probes,
             the neighbours and the similarities); label-free.
         min_objects: With a vector and a known value, below which a property is not probed.
@@ -75,6 +78,40 @@ def analyse(
     <table>.parquet and outliers.csv, join_report.json, checkpoints/best.pt (the linear probes), figures/, explore.html.
     """
     how = probes or Probing()
+    numbers = float(len(data) * max((e.shape[1] for e in data.embeddings), default=0))
+    with use_threads(threads_for(threads, numbers)):
+        return _analyse(
+            run,
+            data,
+            evaluation,
+            trackers,
+            seed,
+            components,
+            min_objects,
+            how,
+            comparison,
+            maps,
+            finding,
+            page_objects,
+            memory_limit,
+        )
+
+
+def _analyse(
+    run: Run,
+    data: Sample,
+    evaluation: Callable[..., list[Any]] | None,
+    trackers: Any,
+    seed: int,
+    components: int,
+    min_objects: int,
+    how: Probing,
+    comparison: Comparing | None,
+    maps: Mapping2D | None,
+    finding: Finding | None,
+    page_objects: int,
+    memory_limit: float | None,
+) -> dict[str, float]:
     _begin(run, data)
     properties, skipped = _enough(data, min_objects)
     _fits_into_memory(data, len(properties), how, memory_limit)
@@ -210,7 +247,7 @@ class Leading:
 
 
 def _axes(data: Sample, columns: Mapping[str, np.ndarray], names: list[str], drawn: Table, most: int = 3000) -> Table:
-    """Rank correlations with the axes of the maps, as earlier work drew them, on every so-manieth object."""
+    """Rank correlations with the axes of the maps, as earlier work drew them, on about `most` objects at most."""
     rows: Table = []
     for one in drawn:
         if not one["column"].startswith("map."):

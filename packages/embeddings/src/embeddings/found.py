@@ -12,8 +12,8 @@ from embeddings.outliers import agreement, fused_score, isolation, local_outlier
 from embeddings.prepared import Prepared
 from embeddings.sample import Sample
 from embeddings.search import Index
-from embeddings.similarity import one_thread
 from embeddings.subspaces import leading, linear_map
+from embeddings.threads import one_thread
 
 __all__ = ["Finding", "Found"]
 

@@ -21,8 +21,8 @@ import numpy as np
 
 from embeddings.neighbours import nearest_rows
 from embeddings.rows import Rows, Some
-from embeddings.similarity import one_thread
 from embeddings.subspaces import rotation_fit
+from embeddings.threads import one_thread
 from skyloom.errors import ConfigError, nearest
 from skyloom.run.seeds import derive, numpy_generator
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from embeddings.rows import Rows
+from embeddings.threads import one_thread
 from skyloom.run.seeds import derive
 
 __all__ = ["mlp_predictions"]
@@ -33,17 +34,18 @@ def mlp_predictions(
         a, b = (np.asarray(x[rows], dtype=np.float64) for rows in (train, test))
         mean = a.mean(axis=0)
         size = np.sqrt(((a - mean) ** 2).mean()) or 1.0
-        predictions[test] = _fit_and_apply(
-            (a - mean) / size,
-            y[train],
-            (b - mean) / size,
-            hidden,
-            dropout,
-            epochs,
-            batch,
-            rate,
-            derive(seed, "mlp", int(held_out)),
-        )
+        with one_thread():
+            predictions[test] = _fit_and_apply(
+                (a - mean) / size,
+                y[train],
+                (b - mean) / size,
+                hidden,
+                dropout,
+                epochs,
+                batch,
+                rate,
+                derive(seed, "mlp", int(held_out)),
+            )
     return predictions
 
 

@@ -12,8 +12,7 @@ Raw values grow with the number of dimensions and shrink with the number of obje
 with what it is when the objects of one embedding are shuffled. All is computed on one thread: more of them change no digit.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,11 +20,12 @@ import numpy as np
 from embeddings.neighbours import nearest_rows
 from embeddings.sets import blocks
 from embeddings.subspaces import canonical_correlation, leading, rotation_fit
+from embeddings.threads import one_thread
 from skyloom.errors import DataError
 from skyloom.run.seeds import numpy_generator
 
 __all__ = [
-    "Similarity", "compare", "distance_ranks", "linear_cka", "mutual_neighbours", "neighbour_overlap", "one_thread",
+    "Similarity", "compare", "distance_ranks", "linear_cka", "mutual_neighbours", "neighbour_overlap",
     "shuffled_cka", "unbiased_cka",
 ]  # fmt: skip
 
@@ -118,15 +118,6 @@ def compare(
             **_subspaces(x, y, orders),
             **_distances(x, y, orders),
         }
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums of products in one order, whatever the machine."""
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):
-        yield
 
 
 def _kernels(x: np.ndarray, y: np.ndarray, orders: list[np.ndarray]) -> dict[str, Similarity]:
