@@ -29,9 +29,10 @@ class Band:
     sky: float  # AB magnitude per square arcsec
     exposure: float  # total, seconds
     exposures: int  # read-outs in the total
-    depth: float | None = None  # AB magnitude of a point source at 5 sigma, as published; only to check the others by
+    depth: float | None = None  # AB magnitude, as published, defined in the survey's file; only to check the others by
     psf_file: str | None = None  # FITS image of the PSF, instead of the analytic one
     psf_pixel: float | None = None  # arcsec per pixel of that image; by default that of the survey
+    read_noise: float | None = None  # electrons per pixel and read-out, where a band has a detector of its own
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,12 @@ class Survey:
         return cls(bands={name: Band(**bands[name]) for name in use or bands}, **camera)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain numbers; a band says its read noise only where it has one of its own."""
+        value = asdict(self)
+        for band in value["bands"].values():
+            if band["read_noise"] is None:
+                del band["read_noise"]
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Survey":
@@ -77,7 +83,9 @@ class Survey:
 
     def read_variance(self) -> Tensor:
         """Read noise of all read-outs together, electrons squared per pixel: [bands]."""
-        return self.column("exposures") * self.read_noise**2
+        own = (band.read_noise for band in self.bands.values())
+        squares = torch.tensor([(self.read_noise if one is None else one) ** 2 for one in own])
+        return self.column("exposures") * squares
 
     def noise_terms(self, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
         """Sky electrons, read variance (electrons squared) and electrons per nJy of a pixel: [bands, 1, 1] each."""
