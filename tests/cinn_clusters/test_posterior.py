@@ -18,10 +18,10 @@ from cinn_clusters.cosmology import AGE_TODAY
 from cinn_clusters.data import repeated_mergers
 from cinn_clusters.posteriors import interval_coverage, kde_modes, marginal_density, summary
 from cinn_clusters.synthetic import merger_catalogue
-from cinn_clusters.task import MergerPosterior
+from cinn_clusters.task import MergerPosterior, _uncapped
 from cinn_clusters.truth import log_posterior, posterior_draws
 from skyloom.calibration import pit as rank
-from skyloom.flows import GlowCoupling, from_json
+from skyloom.flows import GlowCoupling, MaskedContext, from_json
 from skyloom.metrics.posterior import crps
 from skyloom.metrics.regression import explained_variance
 
@@ -311,6 +311,26 @@ def test_the_published_recipe_explodes_and_the_bounded_one_does_not(clusters):
     scores = task.eval().score(predicted(task, clusters.test))
     assert scores["outside"] > 0.02
     assert scores["nll"] > scores["nll_population"]
+
+
+def test_a_masked_flow_knows_less_and_is_wider_without_the_masses(clusters):
+    torch.manual_seed(0)
+    model = partial(GlowCoupling, blocks=3, hidden=32, clamp=1.0, identity_start=True, embed=MaskedContext)
+    task = MergerPosterior(clusters.about, model, start="standardised", hidden=0.3, target_noise=0.1, draws=100).train()
+    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-2)
+    for _ in range(80):
+        terms = task.losses(clusters.train.columns)
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+    context, target = clusters.test["context"], clusters.test["target"]
+    less = context.clone()
+    less[:, [0, 1, 2, 3, 4, 6]] = torch.nan
+    with torch.no_grad():
+        full, blind = (-task.eval().posterior(c).log_prob(_uncapped(target)).mean() for c in (context, less))
+        spread = [task.sample(c)[..., 2].log().std(1).mean() for c in (context, less)]
+    assert blind > full + 0.4
+    assert spread[1] > 1.3 * spread[0]
 
 
 # ------------------------------------------------------------------ the true posterior of the synthetic catalogue

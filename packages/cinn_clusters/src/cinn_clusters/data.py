@@ -24,11 +24,13 @@ from cinn_clusters.tables import check_units, join, read_table, usable_rows
 from cinn_clusters.truth import log_posterior
 from skyloom.data import Columns, Data, fingerprint, group_split
 from skyloom.errors import DataError
+from skyloom.flows.support import TrainingSupport
 from skyloom.flows.transforms import Chain, Complement, Identity, Log, PerColumn, Relative, Saturation, Standardise, Whiten
 
-__all__ = ["from_csv", "from_tables", "repeated_mergers", "synthetic"]
+__all__ = ["from_csv", "from_tables", "input_logarithms", "repeated_mergers", "synthetic"]
 
 CARRY = ("target", "halo_id", "snapshot", "cluster_id")
+ALARM_ROWS = 2000  # of the training split, kept to tell strangers by
 SUBCLUSTER_FLOOR = 0.0999  # just under the catalogue's cut at 0.1 [1e14 Msun], where its density is largest
 RATIO_CEILING = 1.05  # above the largest mass ratio, 1, which occurs and must have a finite image
 MAIN, SUB, RATIO = (TARGET_NAMES.index(f"last_{name}") for name in ("M_Crit500_coll", "Subcluster_mass", "Mass_ratio"))
@@ -150,7 +152,7 @@ def _target_transform(tau_floor: float) -> Chain:
     return Chain(capped, Relative(RATIO, to=SUB, over=MAIN), lines)
 
 
-def _context_transform() -> PerColumn:
+def input_logarithms() -> PerColumn:
     """Logarithms of what spans decades. Whitened afterwards, since it is the ratios of the masses that tell of a merger: the
     black hole, stars and gas of a cluster all follow its mass, and a merger shows in what they miss of it."""
     return PerColumn([Identity() if index == LOOKBACK else Log() for index in range(len(INPUTS))])
@@ -158,7 +160,8 @@ def _context_transform() -> PerColumn:
 
 def _about(train: Columns, tau_floor: float) -> dict[str, Any]:
     context, target = train["context"].double(), train["target"].double()
-    to_context = Chain(_context_transform(), Whiten.fit(_context_transform()(context)[0]))
+    logarithms = input_logarithms()(context)[0]
+    to_context = Chain(input_logarithms(), Whiten.fit(logarithms))
     raw = _target_transform(tau_floor)
     to_target = Chain(*raw.steps, Standardise.fit(raw(target, context)[0]))
     w, z = to_context(context)[0].numpy(), to_target(target, context)[0].numpy()
@@ -175,24 +178,14 @@ def _about(train: Columns, tau_floor: float) -> dict[str, Any]:
             "population": gaussian_population(w, z),
             "lookback": straight_line(lookback, time),
         },
-        "support": _hull(w),
+        "context_columns": Chain(input_logarithms(), Standardise.fit(logarithms)).to_json(),
+        "alarm": _alarm(logarithms),
     }
 
 
-def _hull(w: np.ndarray) -> dict[str, Any]:
-    """Extent of the training inputs in scaled units, and the 99.9 percent quantile of their distance from the mean.
-
-    The distance is Mahalanobis', from which a row can stand far off the (nearly degenerate) relations between the masses
-    while each of its columns lies in range.
-    """
-    precision = np.linalg.pinv(np.cov(w, rowvar=False), rcond=1e-6, hermitian=True)
-    distance = np.sqrt(np.einsum("ni,ij,nj->n", w, precision, w))
-    return {
-        "low": w.min(0).tolist(),
-        "high": w.max(0).tolist(),
-        "precision": precision.tolist(),
-        "distance": float(np.quantile(distance, 0.999)),
-    }
+def _alarm(logarithms: Tensor) -> dict[str, Any]:
+    """What inputs looked like in training, to ring for one ordinary cluster in a hundred (more, where rows are few)."""
+    return TrainingSupport.fit(logarithms, alarm=max(0.01, 6.1 / len(logarithms)), rows=ALARM_ROWS).to_json()
 
 
 def _refuse_leaks(splits: dict[str, Columns]) -> None:

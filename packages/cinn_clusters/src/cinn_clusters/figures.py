@@ -49,8 +49,9 @@ def draw(predictions: Predictions, about: Mapping[str, Any], directory: Path) ->
     for name, (make, title, caption) in drawn.items():
         with style():
             figure, _ = make(predictions, about)
-            figure.savefig(directory / f"{name}.pdf")
             path = save(figure, directory / f"{name}.png")
+            figure.set_layout_engine("none")  # it is laid out already
+            save(figure, path.with_suffix(".pdf"))
         figures.append(Figure(path, title, f"{caption} {source}"))
     return figures
 

@@ -56,7 +56,7 @@ def staircase(p: Predictions, about: Mapping[str, Any]) -> tuple[Any, dict[str, 
         for place in range(n):
             axis = axes[row, place]
             if place > row:
-                axis.set_visible(False)
+                axis.remove()
                 continue
             y, x = row + 1, place
             _contours(axis, draws[:, x], draws[:, y], TARGETS[x].logarithmic, TARGETS[y].logarithmic)
@@ -71,7 +71,7 @@ def staircase(p: Predictions, about: Mapping[str, Any]) -> tuple[Any, dict[str, 
             axis.set_ylabel(TARGETS[y].axis.replace(" [", "\n["))
             labels[(row, place)] = (TARGETS[x].name, TARGETS[y].name)
             axis.label_outer()
-    _legend(axes[0, -1].figure)
+    _legend(figure)
     return figure, {"labels": labels}
 
 

@@ -17,7 +17,7 @@ from cinn_clusters.posteriors import interval_coverage, kde_modes, summary
 from cinn_clusters.scores import independent_p_values
 from skyloom.calibration import density_credibility, pit, tarp_credibility
 from skyloom.errors import ConfigError
-from skyloom.flows import AroundRegression, InUserUnits, from_json
+from skyloom.flows import AroundRegression, InUserUnits, from_json, hide
 from skyloom.metrics.posterior import crps, energy_score
 from skyloom.metrics.regression import explained_variance
 
@@ -40,6 +40,8 @@ class MergerPosterior(nn.Module):
         target_noise: The same for the scaled targets; a smoothing that keeps the flow from growing spikes on single rows
             (Rothfuss et al. 2019, arXiv 1907.08982).
         row_budget: Draws pushed through the flow at once, to bound memory.
+        hidden: Mean share of the inputs withheld in training, at random, all but the lookback time; above 0, inputs may be
+            missing (NaN) at prediction, the model needs `embed=MaskedContext`, and `start` is "standardised".
         map_steps: Steps of the climb to the maximum of the joint density; 0 keeps the likeliest of the draws.
     """
 
@@ -54,21 +56,26 @@ class MergerPosterior(nn.Module):
         context_noise: float = 0.0,
         target_noise: float = 0.0,
         row_budget: int = 200_000,
+        hidden: float = 0.0,
         map_steps: int = 30,
     ) -> None:
         super().__init__()
         if start not in ("regression", "standardised"):
             raise ConfigError(f"task.start={start!r} must be 'regression' or 'standardised'.")
+        if hidden and start != "standardised":
+            raise ConfigError("a regression needs every input: with task.hidden above 0, set task.start=standardised.")
         flow = model(features=len(about["targets"]), context=len(about["inputs"]))
         self.posterior = InUserUnits(
             AroundRegression(flow, **about["baselines"]["linear"]) if start == "regression" else flow,
             target=from_json(about["target_transform"]),
-            context=from_json(about["context_transform"]),
+            context=from_json(about["context_columns" if hidden else "context_transform"]),
         )
+        self.whitened = from_json(about["context_transform"])
         self.linear = _Gaussian(about["baselines"]["linear"])
         self.population = _Gaussian(about["baselines"]["population"])
         self.lookback = dict(about["baselines"]["lookback"])
         self.register_buffer("spread", torch.tensor(about["target_sd"], dtype=torch.float32), persistent=False)
+        self.hidden = hidden
         self.draws, self.row_budget, self.map_steps = draws, row_budget, map_steps
         self.context_noise, self.target_noise = context_noise, target_noise
 
@@ -83,6 +90,7 @@ class MergerPosterior(nn.Module):
             z, _ = self.posterior.target(_uncapped(target.float()), context.float())
             if self.training:
                 w = w + self.context_noise * torch.randn_like(w)
+                w = hide(w, self.hidden, always_seen=(LOOKBACK,)) if self.hidden else w
                 z = z + self.target_noise * torch.randn_like(z)
             nll = -self.posterior.flow(w).log_prob(z).mean()
         return {"loss": nll, "nll_no_constant": nll - z.shape[-1] / 2 * math.log(2 * math.pi)}
@@ -143,14 +151,15 @@ class MergerPosterior(nn.Module):
         order = torch.randperm(len(context), device=context.device)
         strangers = self.posterior.flow(w[order]).log_prob(z)  # the same mergers, given the inputs of other clusters
         volume = ladj.sum(-1)
-        scaled = self.linear.sample(w, self.draws)
+        white, _ = self.whitened(context)
+        scaled = self.linear.sample(white, self.draws)
         straight = _capped(self.posterior.target.inverse(scaled, context).transpose(0, 1))
         return {
             "log_prob": log_prob,
             "log_prob_scaled": log_prob_scaled,
             "log_prob_shuffled": strangers + volume,
-            "log_prob_linear": self.linear.log_prob(z, w) + volume,
-            "log_prob_population": self.population.log_prob(z, w) + volume,
+            "log_prob_linear": self.linear.log_prob(z, white) + volume,
+            "log_prob_population": self.population.log_prob(z, white) + volume,
             "rank": pit(samples, target),
             "credibility": density_credibility(density, log_prob),
             "tarp": tarp_credibility(_even(samples), _even(target)),
