@@ -28,9 +28,11 @@ _HOME = {
 }
 _MODULES = (
     "columns",
+    "combined",
     "compare",
     "cosmology",
     "data",
+    "embeddings",
     "ensemble",
     "figures",
     "posteriors",

@@ -27,7 +27,7 @@ from skyloom.errors import DataError
 from skyloom.flows.support import TrainingSupport
 from skyloom.flows.transforms import Chain, Complement, Identity, Log, PerColumn, Relative, Saturation, Standardise, Whiten
 
-__all__ = ["from_csv", "from_tables", "input_logarithms", "repeated_mergers", "synthetic"]
+__all__ = ["from_csv", "from_tables", "input_logarithms", "repeated_mergers", "synthetic", "what_is_known", "with_truth"]
 
 CARRY = ("target", "halo_id", "snapshot", "cluster_id")
 ALARM_ROWS = 2000  # of the training split, kept to tell strangers by
@@ -45,14 +45,14 @@ def synthetic(n_clusters: int = 352, seed: int = 0, fractions: Sequence[float] =
     data = from_tables(observables, unobservables, seed=seed, fractions=fractions, tau_floor=0.0, synthetic=True)
     return Data(
         data.train,
-        *(_with_truth(split) for split in (data.val, data.test)),
+        *(with_truth(split) for split in (data.val, data.test)),
         about=data.about,
         carry=(*CARRY, "log_prob_true"),
         group="cluster_id",
     )
 
 
-def _with_truth(rows: Columns) -> Columns:
+def with_truth(rows: Columns) -> Columns:
     """With `log_prob_true`: the log density of each merger under the true posterior, the most that a flow can reach."""
     exact = log_posterior(rows["context"].numpy(), rows["target"].numpy(), RATIO_CEILING, draws=2000)
     return Columns({**rows.columns, "log_prob_true": torch.as_tensor(exact, dtype=torch.float32)})
@@ -109,7 +109,7 @@ def from_tables(
     train, val, test = group_split(rows["cluster_id"].to_numpy(), _three(fractions), seed)
     splits = {name: Columns(columns).take(index) for name, index in (("train", train), ("val", val), ("test", test))}
     _refuse_leaks(splits)
-    about = _about(splits["train"], tau_floor) | {
+    about = what_is_known(splits["train"], tau_floor) | {
         "synthetic": synthetic,
         "fingerprint": fingerprint(columns),
         "rows": account.to_json(),
@@ -152,22 +152,28 @@ def _target_transform(tau_floor: float) -> Chain:
     return Chain(capped, Relative(RATIO, to=SUB, over=MAIN), lines)
 
 
-def input_logarithms() -> PerColumn:
-    """Logarithms of what spans decades. Whitened afterwards, since it is the ratios of the masses that tell of a merger: the
-    black hole, stars and gas of a cluster all follow its mass, and a merger shows in what they miss of it."""
-    return PerColumn([Identity() if index == LOOKBACK else Log() for index in range(len(INPUTS))])
+def input_logarithms(more: int = 0) -> PerColumn:
+    """Logarithms of what spans decades, and `more` columns as they are (the components of an embedding).
+
+    Whitened afterwards, since it is the ratios of the masses that tell of a merger: the black hole, stars and gas of a cluster
+    all follow its mass, and a merger shows in what they miss of it.
+    """
+    lines = [Identity() if index == LOOKBACK else Log() for index in range(len(INPUTS))]
+    return PerColumn([*lines, *(Identity() for _ in range(more))])
 
 
-def _about(train: Columns, tau_floor: float) -> dict[str, Any]:
+def what_is_known(train: Columns, tau_floor: float) -> dict[str, Any]:
+    """What travels beside the weights: units, transforms, baselines, the prior, and the alarm, all of the training split."""
     context, target = train["context"].double(), train["target"].double()
-    logarithms = input_logarithms()(context)[0]
-    to_context = Chain(input_logarithms(), Whiten.fit(logarithms))
+    more = context.shape[1] - len(INPUTS)
+    logarithms = input_logarithms(more)(context)[0]
+    to_context = Chain(input_logarithms(more), Whiten.fit(logarithms))
     raw = _target_transform(tau_floor)
     to_target = Chain(*raw.steps, Standardise.fit(raw(target, context)[0]))
     w, z = to_context(context)[0].numpy(), to_target(target, context)[0].numpy()
     lookback, time = context[:, LOOKBACK].numpy(), target[:, 0].numpy()
     return {
-        "inputs": {column.name: column.unit for column in INPUTS},
+        "inputs": {column.name: column.unit for column in INPUTS} | {f"embedding_{k}": "" for k in range(more)},
         "targets": {column.name: column.unit for column in TARGETS},
         "context_transform": to_context.to_json(),
         "target_transform": to_target.to_json(),
@@ -178,7 +184,7 @@ def _about(train: Columns, tau_floor: float) -> dict[str, Any]:
             "population": gaussian_population(w, z),
             "lookback": straight_line(lookback, time),
         },
-        "context_columns": Chain(input_logarithms(), Standardise.fit(logarithms)).to_json(),
+        "context_columns": Chain(input_logarithms(more), Standardise.fit(logarithms)).to_json(),
         "alarm": _alarm(logarithms),
     }
 

@@ -45,6 +45,8 @@ def predict(
 
     Returns a summary: rows read, predicted, left without inputs, and outside the training support.
     """
+    if "embedding" in about:
+        raise DataError("this flow was trained with image embeddings, which a table of scalars lacks: predict from Python.")
     rows = read_table(input, INPUT_NAMES)
     missing_allowed = getattr(task, "hidden", 0.0) > 0
     complete = usable(rows, missing_allowed)
