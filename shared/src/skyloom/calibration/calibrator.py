@@ -98,10 +98,17 @@ class Shifted(Calibrator):
     kind: ClassVar[str] = "shifted"
 
     def __post_init__(self) -> None:
+        if len(self.fitted_on.counts) != 2:
+            raise ConfigError(f"a prevalence is of two classes; this calibrator has {len(self.fitted_on.counts)}.")
+        for name in ("source", "target"):
+            object.__setattr__(self, name, float(getattr(self, name)))
         _check_prevalence(self.source, self.target)
 
     def __call__(self, logits: ArrayLike) -> Array:
-        return shift_prevalence(self.calibrator(logits), self.source, self.target)
+        z = self.calibrator(logits)
+        if z.ndim < 2:
+            return shift_prevalence(z, self.source, self.target)
+        return np.column_stack([z[:, 0], shift_prevalence(z[:, 1], self.source, self.target)])  # both would move nothing
 
     def at_prevalence(self, target: float, source: float | None = None) -> "Shifted":
         raise ConfigError(
@@ -125,6 +132,7 @@ def shift_prevalence(logits: ArrayLike, source: float, target: float) -> Array:
     >>> round(float(expit(shift_prevalence(0.0, 0.5, 1e-3))), 6)
     0.001
     """
+    source, target = float(source), float(target)  # a float32 would be rounded in the logarithm
     _check_prevalence(source, target)
     return np.asarray(logits, np.float64) + math.log(target / (1 - target)) - math.log(source / (1 - source))
 
@@ -196,7 +204,7 @@ def _plain(value: Any) -> Any:
         return [_plain(v) for v in value]
     if isinstance(value, (float, np.floating)):
         return float(value) if math.isfinite(value) else None
-    return value
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def calibrator_from_json(values: Mapping[str, Any]) -> Any:

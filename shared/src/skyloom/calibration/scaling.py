@@ -173,6 +173,8 @@ class VectorScaling(Calibrator):
                 scale /= 2
             theta, value = theta + scale * step, min(value, fresh)
         else:
+            value = 0.0
+        if value < 1e-8:
             warnings.warn("vector scaling found no finite optimum: a class is separated from the others.")
         offset = theta[k:] - theta[k:].mean()
         return cls(tuple(map(float, theta[:k])), tuple(map(float, offset)), fitted_on=record)

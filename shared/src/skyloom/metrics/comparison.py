@@ -89,6 +89,8 @@ def delong(
     spread = math.sqrt(_variance(influence_a - influence_b, np.asarray(labels) > 0, groups))
     reach = norm.ppf((1 + level) / 2) * spread
     p = 2 * norm.sf(abs(a - b) / spread) if spread > 0 else (1.0 if a == b else 0.0)
+    if math.isnan(spread):  # one row of a class tells nothing of how it scatters
+        p = math.nan
     return Comparison(a, b, Estimate(a - b, a - b - reach, a - b + reach), float(p))
 
 

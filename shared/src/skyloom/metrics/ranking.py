@@ -150,6 +150,8 @@ class Ranking:
 
     def threshold_before(self, false_positives: int) -> float:
         """The lowest score of a positive with fewer than this many false positives at or above it; NaN if there is none."""
+        if false_positives < 1:
+            raise ValueError(f"there are never fewer than {false_positives} false positives: give 1 or more.")
         above = 0
         if false_positives <= self.n_negative:
             above = int(np.searchsorted(self.positives, self.negatives[-false_positives], "right"))

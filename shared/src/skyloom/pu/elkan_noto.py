@@ -21,6 +21,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from skyloom.calibration.calibrator import shift_prevalence
 from skyloom.errors import ConfigError, DataError
 from skyloom.pu.settings import prior_of_unlabeled
 from skyloom.pu.tails import clopper_pearson
@@ -209,7 +210,7 @@ class ElkanNoto(ClassifierMixin, BaseEstimator):
         c = float(self.c_)
         prior = min(float(s.mean()) / c, 1 - 1e-9)
         of_u = prior_of_unlabeled(prior, float(s.mean())) if c < 1 else 1e-9
-        self.shift_ = np.log(of_u / (1 - of_u)) - np.log(prior / (1 - prior)) if self.setting == "two_samples" else 0.0
+        self.shift_ = float(shift_prevalence(0.0, prior, of_u)) if self.setting == "two_samples" else 0.0
         self.prior_ = of_u if self.setting == "two_samples" else prior
         if self.how == "duplicated":
             rows, y, weights = duplicated(x, s, g, c)

@@ -6,13 +6,14 @@ space, of l phi(F) + (1 - l) phi(H) to the convex hull of the embedded rows is n
 prior follows from the l at which its slope passes a threshold: pi = (l - 1) / l.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from scipy.spatial.distance import cdist
 from scipy.stats import t as student
 
-from skyloom.errors import ConfigError
+from skyloom.errors import ConfigError, DataError
 from skyloom.pu.class_prior import ClassPrior, two_samples
 
 __all__ = ["kernel_mean"]
@@ -31,25 +32,46 @@ def kernel_mean(
     """KM1: the slope of d exceeds 1 / sqrt(min(n_P, n_U)). KM2: it exceeds 0.8 d'(1) + 0.2 of the distance of F from H.
 
     Features x_p [n, D] and x_u [m, D] are standardised by the unlabeled. The cost is cubic in the rows, so `repeats` random
-    subsamples of up to `rows` labelled and `rows` unlabeled are taken; their mean is the value, and Student's t over them the
-    interval. Few rows cannot resolve a small prior: of 300 unlabeled rows at 0.01 three are positive, and it is refused.
+    subsamples of up to `rows` labelled and `rows` unlabeled are taken; their mean is the value. How far it may be off is told
+    by halves of each subsample: their deviation is that of one subsample, and by how much their mean differs goes into the
+    interval as a bias. Few rows cannot resolve a small prior: of 300 unlabeled rows at 0.01 three are positive, and it is
+    refused; so it is where the distance of F from H is one that rows shuffled between them have too.
     """
     if method not in ("KM1", "KM2"):
         raise ConfigError(f"there is no kernel-mean method {method!r}. Valid: KM1, KM2.")
-    x_p, x_u = two_samples(np.atleast_2d(x_p), np.atleast_2d(x_u))
+    x_p, x_u = two_samples(*(np.asarray(x).reshape(len(x), -1) for x in (x_p, x_u)))
     rng = rng or np.random.default_rng(0)
     centre, scale = x_u.mean(0), x_u.std(0)
+    if not (scale > 0).any():
+        raise DataError("no feature varies among the unlabeled: there is nothing to tell a prior by.")
     scale = np.where(scale > 0, scale, 1.0)
-    values = []
+    p, u = (x_p - centre) / scale, (x_u - centre) / scale
+    values, halves, told = [], [], []
     for _ in range(repeats):
-        p = x_p[rng.permutation(len(x_p))[:rows]]
-        u = x_u[rng.permutation(len(x_u))[:rows]]
-        values.append(_kappa((u - centre) / scale, (p - centre) / scale, method))
+        a, b = (v[rng.permutation(len(v))[:rows]] for v in (p, u))
+        values.append(_kappa(b, a, method))
+        halves += [_kappa(b[k::2], a[k::2], method) for k in (0, 1)]
+        told.append(_told_apart(b, a, rng))
     value = float(np.mean(values))
-    half = float(student.ppf(0.975, max(repeats - 1, 1)) * np.std(values, ddof=1) / np.sqrt(repeats)) if repeats > 1 else np.inf
+    drawn = min(rows / min(len(p), len(u)), 1.0)
+    error = np.std(halves, ddof=1) * np.sqrt(drawn + (1 - drawn) / repeats)
+    bias = abs(value - np.mean(halves))
     grain = 1.0 / np.sqrt(min(rows, len(x_p), len(x_u)))  # below the noise of an embedding nothing is resolved
-    low, high = max(value - half - 0.5 * grain, 0.0), min(value + half + 0.5 * grain, 1.0)
-    return ClassPrior(value, low, high, method, population).judged(spread)
+    half = float(np.hypot(student.ppf(0.975, 2 * repeats - 1) * error, bias) + 0.5 * grain)
+    found = ClassPrior(value, max(value - half, 0.0), min(value + half, 1.0), method, population).judged(spread)
+    if np.mean(told) > 0.5:
+        return found
+    return replace(
+        found, high=1.0, refused="the unlabeled cannot be told from the labelled: all may be positive, or too few rows"
+    )
+
+
+def _told_apart(u: np.ndarray, p: np.ndarray, rng: np.random.Generator, shuffles: int = 50) -> bool:
+    """Whether the embeddings of u and p are further apart than those of all `shuffles` random divisions of their rows."""
+    kernel, gap = _kernel(u, p)
+    weights = np.r_[np.full(len(u), 1 / len(u)), np.full(len(p), -1 / len(p))]
+    shuffled = np.stack([rng.permutation(weights) for _ in range(shuffles)], axis=1)
+    return bool(gap**2 > ((kernel @ shuffled) * shuffled).sum(0).max())
 
 
 def _kappa(u: np.ndarray, p: np.ndarray, method: str) -> float:
@@ -84,7 +106,7 @@ def _kernel(u: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, float]:
     squared = cdist(rows, rows, "sqeuclidean")
     difference = np.r_[np.full(len(u), 1 / len(u)), np.full(len(p), -1 / len(p))]
     best, gap = squared, -1.0
-    for width in np.logspace(-1, 1, 5) * np.sqrt(np.median(squared)):
+    for width in np.logspace(-1, 1, 5) * np.sqrt(np.median(squared) or squared.mean()):
         kernel = np.exp(-squared / (2 * width**2))
         apart = float(np.sqrt(max(difference @ kernel @ difference, 0.0)))
         if apart > gap:

@@ -76,6 +76,8 @@ def operating_point(
     for name, v in value.items():
         seen = np.array([corner[name] for corner in corners])
         answers[name] = Estimate(float(v), float(np.nanmin(seen)), float(np.nanmax(seen)))
+    if limits_q[0] == 0:  # perhaps nothing else is flagged: no precision is too high
+        answers["precision"].high = max(answers["precision"].high, 1.0)
     return answers
 
 
@@ -91,7 +93,7 @@ def unidentified(flagged: float, prior: float | ClassPrior) -> dict[str, tuple[f
     """
     if not 0 <= flagged <= 1:
         raise ConfigError(f"the flagged share of the unlabeled lies in [0, 1], not at {flagged}.")
-    priors = [prior.low, prior.high] if isinstance(prior, ClassPrior) else [prior]
+    priors = [max(prior.low, 1e-12), prior.high] if isinstance(prior, ClassPrior) else [prior]
     if isinstance(prior, ClassPrior):  # the bounds bend where q = pi and q = 1 - pi
         priors += [v for v in (flagged, 1 - flagged) if prior.low < v < prior.high]
     found: dict[str, list[float]] = {"recall": [], "precision": [], "fpr": [], "error": []}
@@ -170,6 +172,9 @@ def choose(
     rng = rng or np.random.default_rng(0)
     p, u = np.flatnonzero(s), np.flatnonzero(~s)
     names = list(candidates)
+    for name in names:
+        if not np.isfinite(candidates[name]).all():
+            raise DataError(f"scores of {name!r} are not finite: it cannot be ranked among the candidates.")
     value = np.array([score(np.asarray(candidates[n]), s, prior) for n in names])
     draws = np.empty((resamples, len(names)))
     for k in range(resamples):

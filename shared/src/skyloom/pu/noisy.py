@@ -44,8 +44,9 @@ def nnpu_impure(
     terms = terms_of(z, labels, surrogate)
     u = (labels <= 0.5).to(z.dtype)[None]
     u_plus = step_means(loss(z)[None], u)[0][0]
-    positive = on_p * ((1 - prior) * terms.positive - (1 - purity) * u_plus) / (purity - prior)
-    negative = on_n * (1 - prior) * (purity * terms.u_minus - prior * terms.p_minus) / (purity - prior)
+    some_p, some_u = terms.both | ~terms.any_u, terms.any_u  # what is told of a sample that the step lacks is nothing
+    positive = on_p * ((1 - prior) * terms.positive - (1 - purity) * u_plus * some_p) / (purity - prior)
+    negative = on_n * (1 - prior) * (purity * terms.u_minus - prior * terms.p_minus * some_u) / (purity - prior)
     kept_p, low_p = kept_from_below(positive, beta, gamma, terms.both)
     kept_n, low_n = kept_from_below(negative, beta, gamma, terms.both)
     low = low_p | low_n
@@ -95,9 +96,9 @@ def nnpu_votes(
     against = loss(-z)
     means, counts = step_means(torch.stack([loss(z), against, against, against]), torch.stack([p, p, *groups]))
     shares = torch.tensor(share_given_vote(check_prior(prior), missed, invented), dtype=z.dtype, device=z.device)
-    weights = counts[2:] * (1 - shares) ** 2
-    weights = weights / weights.sum().clamp(min=1e-12)
-    parts = on_n * (1 - prior) * weights * (means[2:] - shares * means[1]) / (1 - shares)
+    inverse_variances = counts[2:] * (1 - shares) ** 2
+    weights = counts[2:] * (1 - shares) / inverse_variances.sum().clamp(min=1e-12)  # 0 of a group of positives alone
+    parts = on_n * (1 - prior) * weights * (means[2:] - shares * means[1])
     kept, low = kept_from_below(parts, beta, gamma, (counts[0] > 0) & (counts[2:] > 0))
     positive = on_p * means[0]
     value = positive + kept.sum()

@@ -20,12 +20,12 @@ asks for the risk over a population with the share pi' of positives instead, pi'
 those at prior pi'; `prior_shift` takes them to pi.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from skyloom.calibration.calibrator import shift_prevalence
 from skyloom.errors import ConfigError
 from skyloom.pu.settings import check_prior, check_share
 from skyloom.pu.surrogates import Surrogate, surrogate_loss
@@ -35,14 +35,15 @@ __all__ = ["Surrogate", "nnpu", "pn", "prior_shift", "upu"]
 
 
 def prior_shift(prior: float, target_prior: float | None) -> float:
-    """What to add to logits learned at the target prior to have those at the prior: logit(pi) - logit(pi').
+    """What to add to logits learned at the target prior to have those at the prior: logit(pi) - logit(pi'), the shift of
+    `skyloom.calibration.shift_prevalence`.
 
     >>> round(prior_shift(0.1, 0.5), 4), prior_shift(0.1, None)
     (-2.1972, 0.0)
     """
     if target_prior is None:
         return 0.0
-    return math.log(prior / (1 - prior)) - math.log(target_prior / (1 - target_prior))
+    return float(shift_prevalence(0.0, target_prior, prior))
 
 
 def importances(prior: float, target_prior: float | None) -> tuple[float, float]:

@@ -44,7 +44,7 @@ def sar(
     z = checked(logits, labels)
     e = propensity.to(z.dtype)
     s = (labels > 0.5).to(z.dtype)
-    if bool(((e <= 0) | (e > 1))[s > 0].any()):
+    if not bool(((e > 0) & (e <= 1))[s > 0].all()):  # NaN is neither
         raise DataError("propensities P(s = 1 | y = 1, x) of labelled rows lie in (0, 1].")
     each = torch.where(s > 0, 1 / e.clamp(min=smallest, max=1.0), torch.zeros_like(e))
     loss = surrogate_loss(surrogate)
@@ -72,6 +72,8 @@ def prevalence_threshold(scores_u: np.ndarray, prior: float) -> float:
     0.65
     """
     ordered = np.sort(np.asarray(scores_u, dtype=np.float64))
+    if np.isnan(ordered).any():
+        raise DataError(f"{int(np.isnan(ordered).sum())} of {len(ordered)} scores are NaN: they have no rank.")
     k = round(check_prior(prior) * len(ordered))
     if not 0 < k < len(ordered):
         raise DataError(f"{len(ordered)} rows cannot tell the upper {prior:.2g} of them.")

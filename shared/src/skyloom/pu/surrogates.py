@@ -67,8 +67,8 @@ def log_odds(z: Tensor, gamma: float) -> Tensor:
     [0.0, 1.0]
     """
 
-    def log_slope(v: Tensor) -> Tensor:
-        log_p, log_q = logsigmoid(v), logsigmoid(-v)
-        return gamma * log_q + torch.log(log_q.exp() - gamma * log_p.exp() * log_p)
+    def log_slope(v: Tensor) -> Tensor:  # ln(-l') = (1 + gamma) ln q + ln(1 - gamma p ln p / q); -ln p / q is 1 where q is 0
+        tail = torch.where(v > 15, 1.0, softplus(-v) / torch.sigmoid(-v.clamp(max=15)))
+        return (1 + gamma) * logsigmoid(-v) + torch.log1p(gamma * torch.sigmoid(v) * tail)
 
     return log_slope(-z) - log_slope(z)

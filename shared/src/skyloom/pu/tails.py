@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy.stats import beta
 
+from skyloom.metrics import proportions
 from skyloom.pu.class_prior import ClassPrior, two_samples
 
 __all__ = ["best_bin"]
@@ -56,12 +56,9 @@ def best_bin(
 
 
 def clopper_pearson(k: np.ndarray | int, n: int, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """One-sided exact limits of a binomial share, each at `level` (Clopper and Pearson 1934).
+    """One-sided exact limits of a binomial share, each at `level`: the two-sided interval at 2 `level` - 1.
 
     >>> [round(float(v), 4) for v in clopper_pearson(0, 10, 0.975)]
     [0.0, 0.3085]
     """
-    k = np.asarray(k, dtype=np.float64)
-    low = np.where(k > 0, beta.ppf(1 - level, np.maximum(k, 1e-12), n - k + 1), 0.0)
-    high = np.where(k < n, beta.ppf(level, k + 1, np.maximum(n - k, 1e-12)), 1.0)
-    return low, high
+    return proportions.clopper_pearson(k, n, 2 * level - 1)

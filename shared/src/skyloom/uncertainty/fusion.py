@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 from scipy.stats import norm
 
 from skyloom.calibration import Temperature
@@ -43,6 +43,13 @@ def _shares(weights: ArrayLike | None, members: int) -> Array:
     return w / w.sum()
 
 
+def _binary(logits: ArrayLike) -> Array:
+    z = member_logits(logits)
+    if z.ndim != 2:
+        raise DataError(f"pools are of two classes: logits [members, n], not {list(z.shape)}.")
+    return z
+
+
 def linear_pool(logits: ArrayLike, weights: ArrayLike | None = None) -> Array:
     """Logit of sum_m w_m sigma(z_m), the mixture of forecasts (Stone 1961): the safe way to average a deep ensemble.
 
@@ -50,20 +57,21 @@ def linear_pool(logits: ArrayLike, weights: ArrayLike | None = None) -> Array:
     >>> expit(linear_pool(z)).round(3), expit(linear_pool(z, [3, 1])).round(3)
     (array([0.5]), array([0.35]))
     """
-    z = member_logits(logits)
+    z = _binary(logits)
     w = _shares(weights, len(z))[:, None]
-    return np.log((w * expit(z)).sum(0)) - np.log((w * expit(-z)).sum(0))
+    up, down = (logsumexp(-np.logaddexp(0, -side), axis=0, b=w) for side in (z, -z))
+    return np.asarray(up - down)
 
 
 def log_pool(logits: ArrayLike, weights: ArrayLike | None = None) -> Array:
     """sum_m w_m z_m: sharper than the linear pool, and to be calibrated again (Genest and Zidek 1986)."""
-    z = member_logits(logits)
+    z = _binary(logits)
     return _shares(weights, len(z)) @ z
 
 
 def vote_share(logits: ArrayLike, thresholds: ArrayLike = 0.0) -> Array:
     """The share of members whose logit reaches their threshold: for audits, not a probability."""
-    z = member_logits(logits)
+    z = _binary(logits)
     return (z >= np.broadcast_to(np.asarray(thresholds, np.float64), len(z))[:, None]).mean(axis=0)
 
 
@@ -87,9 +95,9 @@ class Fused:
 
 def _checked(logits: ArrayLike, variances: ArrayLike, floor: float) -> tuple[Array, Array]:
     z, v = member_logits(logits), np.asarray(variances, np.float64)
-    if z.ndim != 2 or v.shape != z.shape or not (v >= 0).all():
+    if z.ndim != 2 or v.shape != z.shape or not ((v >= 0) & np.isfinite(v)).all():
         raise DataError(
-            f"logits and variances are both [members, n], variances not negative: {list(z.shape)}, {list(v.shape)}."
+            f"logits and variances are both [members, n], variances finite and not negative: {list(z.shape)}, {list(v.shape)}."
         )
     return z, np.maximum(v, floor)
 

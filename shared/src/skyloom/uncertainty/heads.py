@@ -132,6 +132,8 @@ def beta_nll(mean: Tensor, log_variance: Tensor, target: Tensor, beta: float = 0
     >>> round(mu.grad.item(), 6)  # mu - y, whatever the variance is
     -1.0
     """
+    kind = torch.promote_types(mean.dtype, torch.float32)
+    mean, log_variance, target = mean.to(kind), log_variance.to(kind), target.to(kind)
     variance = log_variance.exp()
     loss = 0.5 * (log_variance + (target - mean) ** 2 / variance)
     return (variance.detach() ** beta * loss).mean()
