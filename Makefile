@@ -14,7 +14,8 @@ export SKYLOOM_OVERRIDES = $(MAKEOVERRIDES)
 # Two busy threads on two cores are far slower than one for small operations (training measures and chooses by itself).
 export OMP_NUM_THREADS ?= 1
 
-LAUNCHED := train analyse evaluate predict report export sweep runs ls config rerun new bench prepare look select candidates golden
+LAUNCHED := train analyse evaluate predict report export sweep runs ls config rerun new bench \
+            prepare look select candidates explain golden extract similar explore
 .PHONY: help setup $(LAUNCHED) test test-all test-gpu lint format docs wheels clean
 .DEFAULT_GOAL := help
 
@@ -44,6 +45,10 @@ evaluate: $(STAMP) ## score a run's best weights on its test split again: run=<d
 predict: $(STAMP)  ## apply a run's best weights to new data: run=… input=<file>
 select: $(STAMP)   ## what to label next, chosen by a run: run=… [n=…]
 candidates: $(STAMP) ## ranked, de-duplicated finds of a run: run=…
+explain: $(STAMP)  ## where a finder looks, tested by deletion: run=…
+extract: $(STAMP)  ## embeddings of images by a network: pkg=… network=… images=… output=…
+similar: $(STAMP)  ## what is like these objects: run=… objects=[…]
+explore: $(STAMP)  ## the interactive page of a run: run=…
 golden: $(STAMP)   ## a package's known cases, computed and compared: pkg=…
 report: $(STAMP)   ## write a run's HTML page: run=…; many runs in one page and table: group=<experiment or sweep>
 export: $(STAMP)   ## write a run's best weights as one portable graph, checked: run=… [format=pt2|torchscript|onnx]

@@ -185,6 +185,15 @@ def test_synthetic_data_is_announced_and_other_data_is_not(tmp_path):
         assert ("synthetic data" in Page(write_report(run)).text) == synthetic
 
 
+def test_what_a_workflow_warns_of_and_the_pages_beside_are_on_the_page(tmp_path):
+    run = write_run(tmp_path / ID, figures=False, rows=0, caveats=["degraded: no common objects <at all>"])
+    (run / "explore.html").write_text("a page of its own")
+    page = write_report(run)
+    assert "caveat degraded: no common objects <at all>" in Page(page).text
+    assert '<a href="explore.html">explore.html</a>' in page.read_text()
+    assert "report.html</a>" not in page.read_text(), "a page does not point at itself"
+
+
 @pytest.mark.parametrize(
     ("status", "shown"),
     [

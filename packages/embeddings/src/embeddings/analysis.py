@@ -166,6 +166,7 @@ def _begin(run: Run, data: Sample) -> None:
         synthetic=data.synthetic,
         splits={"objects": len(data), "groups": len(np.unique(data.groups))},
         analysis={"status": status, "reasons": list(data.degraded)},
+        caveats=[f"degraded: {reason}" for reason in data.degraded],
     )
     if run.provenance:
         run.write_json("provenance.json", {**run.provenance, "data_fingerprint": digest.hexdigest()[:16]})

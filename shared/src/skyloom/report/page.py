@@ -47,7 +47,7 @@ class Goal:
 def write_report(directory: str | Path) -> Path:
     """Write `report.html` into a run directory from the files in it, and return its path.
 
-    The page needs no network and no other file. It is written for failed and unfinished runs as well, and depends on
+    The page needs no network and no other file; other pages in the run's directory are linked. It is written for failed and unfinished runs as well, and depends on
     nothing but the run's files: written twice, it is the same, byte for byte.
     """
     record = read_record(directory)
@@ -68,6 +68,8 @@ def _contents(record: Record) -> dict[str, Any]:
         "status": {"word": word, "kind": kind, "meaning": meaning, "reason": str(result.get("reason") or "")},
         "synthetic": record.synthetic,
         "problems": record.problems,
+        "caveats": [str(caveat) for caveat in result.get("caveats") or []],
+        "companions": sorted(p.name for p in record.directory.glob("*.html") if p.name != "report.html"),
         "facts": _facts(record),
         "headlines": _headlines(record),
         "goals": goals,
