@@ -222,3 +222,52 @@ def test_figures_show_the_muons_that_are_there(whole, tmp_path):
     weight = muon_weights(predictions["observed"], predictions["count"])
     there = ~torch.isnan(predictions["observed"][..., 0])
     assert float(weight[there].sum()) == pytest.approx(float(total))
+
+
+def test_a_long_table_passes_in_pieces_and_gives_what_its_pieces_give(whole, tmp_path):
+    """Whatever row groups the file has; and a file of nothing, or without a column, is named."""
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from muonflow.tables import stream_conditions
+
+    data, task, _ = whole
+    rows = {"E0_GeV": np.geomspace(1e4, 1e6, 2500), "zenith_rad": 0.2, "A": 4, "depth_m": 1500.0}
+    table = pa.Table.from_pandas(pd.DataFrame(rows).astype(np.float32))
+    outputs = []
+    for group in (7, 1000):
+        path = tmp_path / f"{group}.parquet"
+        pq.write_table(table, path, row_group_size=group)
+        pieces = [len(condition) for condition, _ in stream_conditions(path, 1024)]
+        assert pieces == [1024, 1024, 452]
+        summary = predict(task, data.about, path, tmp_path / f"out{group}.parquet", apply=lambda dataset: {})
+        assert summary["above_ceiling_rate"] == 0
+        assert 0 <= summary["drawn_anew_rate"] < 0.05
+        outputs.append(read_events(tmp_path / f"out{group}.parquet")[0])
+    assert torch.equal(outputs[0].muons, outputs[1].muons)
+    pq.write_table(table.drop_columns(["A"]), tmp_path / "no.parquet")
+    with pytest.raises(DataError, match="no column A"):
+        list(stream_conditions(tmp_path / "no.parquet"))
+    pq.write_table(table.slice(0, 0), tmp_path / "none.parquet")
+    with pytest.raises(DataError, match="holds no events"):
+        list(stream_conditions(tmp_path / "none.parquet"))
+
+
+def test_one_graph_gives_what_the_generator_draws(whole, tmp_path):
+    from skyloom.training.graphs import write_graph
+
+    _, task, _ = whole
+    written = write_graph(task, tmp_path / "bundles.ts", "torchscript")
+    assert written.outputs == ["muon", "counts"]
+    assert written.worst < 1e-5
+    example = task.example()
+    with torch.no_grad():
+        muons = task.exportable()(example)["muon"]
+        shared = task.shared(example["condition"])
+        ceiling = example["condition"][:, 0] / example["condition"][:, 2]
+        again = task.network.flow(shared).transform.to_data(example["noise"])[0]
+    from muonflow.coordinates import from_flow
+
+    assert torch.allclose(muons, from_flow(task.network.target.inverse(again), ceiling), rtol=1e-4)
+    assert bool((muons[:, 0] < ceiling).all())

@@ -54,7 +54,7 @@ def from_flow(y: Tensor, ceiling: Tensor) -> Tensor:
     limit = ceiling.double()
     energy = 1 / (torch.exp(-first) + 1 / limit)
     muons = torch.stack([energy, torch.exp(second)], -1).to(y.dtype)
-    below = torch.nextafter(ceiling.to(y.dtype), torch.zeros_like(ceiling, dtype=y.dtype))
+    below = ceiling.to(y.dtype) * (1 - torch.finfo(y.dtype).eps)  # a step or two below, in graphs of any format
     return torch.stack([torch.minimum(muons[..., 0], below), muons[..., 1]], -1)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from muonflow.events import Events
 from muonflow.generate import BundleGenerator
-from muonflow.tables import read_conditions, write_events
+from muonflow.tables import stream_conditions, write_events
+from muonflow.task import ceilings
 from skyloom.run.seeds import derive
 
 __all__ = ["predict"]
@@ -25,7 +26,11 @@ def predict(
     seed: int = 0,
     extrapolate: bool = False,
 ) -> dict[str, Any]:
-    """One bundle for each row of `input`, to Parquet.
+    """One bundle for each row of `input`, to Parquet; tables of any length pass through in pieces.
+
+    No muon has more energy than a nucleon of its primary, by the coordinates of the flow (`above_ceiling_rate` is
+    counted all the same); bundles with more energy than their primary are drawn anew, and
+    `drawn_anew_rate` is their share among those with muons.
 
     Args:
         input: CSV or Parquet with E0_GeV, zenith_rad, A, depth_m, and event_id if there are names
@@ -34,22 +39,27 @@ def predict(
         seed: the same seed and table give the same bundles
         extrapolate: allow primaries outside the training range
     """
-    condition, names = read_conditions(input)
     generator = BundleGenerator(task)
-    sums = {"events": len(condition), "muons": 0, "empty": 0, "drawn_anew": 0, "outside_training_range": 0}
+    sums = dict.fromkeys(("events", "muons", "empty", "drawn_anew", "outside_training_range"), 0)
+
+    above = 0
 
     def pieces() -> Iterator[tuple[Events, Sequence[str]]]:
-        for start in range(0, len(condition), PIECE):
-            part = condition[start : start + PIECE]
+        nonlocal above
+        for part, names in stream_conditions(input, PIECE):
             energy, zenith, mass, depth = part.unbind(1)
-            bundles = generator(energy, zenith, mass, depth, derive(seed, "piece", start), extrapolate)
+            bundles = generator(energy, zenith, mass, depth, derive(seed, "piece", sums["events"]), extrapolate)
+            sums["events"] += len(part)
+            above += int((bundles.energy >= ceilings(bundles.condition)[bundles.owner]).sum())
             sums["muons"] += len(bundles.energy)
             sums["empty"] += int((bundles.count == 0).sum())
             sums["drawn_anew"] += bundles.redrawn
             sums["outside_training_range"] += int(bundles.extrapolated.sum())
-            yield bundles.events().cpu(), names[start : start + PIECE]
+            yield bundles.events().cpu(), names
 
     trained_on = "synthetic showers" if about["synthetic"] else about["fingerprint"]
     written = {"content": "generated muon bundles", "trained_on": trained_on, "seed": seed, "synthetic": True}
     write_events(output, pieces(), written)
-    return sums
+    filled = max(sums["events"] - sums["empty"], 1)
+    rates = {"drawn_anew_rate": sums["drawn_anew"] / filled, "above_ceiling_rate": above / max(sums["muons"], 1)}
+    return {**sums, **rates}

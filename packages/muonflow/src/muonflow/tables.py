@@ -8,7 +8,7 @@ say units, who wrote it, and whether it is synthetic.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from skyloom.run.files import write_whole
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["about_of", "events_of", "read_conditions", "read_events", "write_events"]
+__all__ = ["about_of", "events_of", "read_conditions", "read_events", "stream_conditions", "write_events"]
 
 NEEDED = ("E0_GeV", "zenith_rad", "A", "depth_m")
 
@@ -91,10 +91,49 @@ def events_of(table: "pa.Table", path: str | Path) -> Events:
 
 def read_conditions(path: str | Path) -> tuple[Tensor, list[str]]:
     """Conditions [N, 4] and event names of a Parquet or CSV table that need hold no muons."""
-    table, _ = _read(path)
-    condition, _ = _conditions(table, path)
-    names = table["event_id"].to_pylist() if "event_id" in table.column_names else [f"{k}/0" for k in range(len(condition))]
-    return condition, [str(name) for name in names]
+    pieces = list(stream_conditions(path))
+    return torch.cat([condition for condition, _ in pieces]), [name for _, names in pieces for name in names]
+
+
+def stream_conditions(path: str | Path, rows: int = 16_384) -> Iterator[tuple[Tensor, list[str]]]:
+    """The same in pieces of exactly `rows` events (the last may hold fewer), of which only one is in memory."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFile(f"there is no file {path}.")
+    first, waiting, held = 0, [], 0
+    try:
+        if path.suffix == ".csv":
+            batches: Any = pyarrow.csv.open_csv(path)
+        else:
+            file = pq.ParquetFile(path)
+            present = [name for name in ("event_id", *NEEDED) if name in file.schema_arrow.names]
+            if not set(NEEDED) <= set(present):
+                _conditions(file.schema_arrow.empty_table(), path)  # says which is lacking
+            batches = file.iter_batches(rows, columns=present)
+        for batch in batches:
+            waiting.append(pa.table(batch) if isinstance(batch, pa.RecordBatch) else batch)
+            held += len(batch)
+            while held >= rows:
+                table = pa.concat_tables(waiting)
+                yield _named_conditions(table.slice(0, rows), path, first)
+                waiting, held, first = [table.slice(rows)], held - rows, first + rows
+    except pa.ArrowException as error:
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+    if not held and not first:
+        raise DataError(f"{path} holds no events.")
+    if held:
+        yield _named_conditions(pa.concat_tables(waiting), path, first)
+
+
+def _named_conditions(table: "pa.Table", path: Path, first: int) -> tuple[Tensor, list[str]]:
+    condition, _ = _conditions(table, path, first)
+    if "event_id" in table.column_names:
+        return condition, [str(name) for name in table["event_id"].to_pylist()]
+    return condition, [f"{first + k}/0" for k in range(len(condition))]
 
 
 def _read(path: str | Path) -> tuple["pa.Table", dict[str, Any]]:
@@ -114,8 +153,8 @@ def _read(path: str | Path) -> tuple["pa.Table", dict[str, Any]]:
     return table, json.loads((table.schema.metadata or {}).get(b"about", b"{}"))
 
 
-def _conditions(table: "pa.Table", path: str | Path) -> tuple[Tensor, Tensor]:
-    """Conditions [N, 4] and the number of each event's shower [N]."""
+def _conditions(table: "pa.Table", path: str | Path, first: int = 0) -> tuple[Tensor, Tensor]:
+    """Conditions [N, 4] and the number of each event's shower [N]; `first` is the row of the file that these begin with."""
     for name in NEEDED:
         if name not in table.column_names:
             raise DataError(f"{path}: no column {name}.{nearest(name, table.column_names)} Needed: {', '.join(NEEDED)}.")
@@ -124,7 +163,7 @@ def _conditions(table: "pa.Table", path: str | Path) -> tuple[Tensor, Tensor]:
         values = table[name].to_numpy().astype(np.float32)
         if not np.isfinite(values).all():
             raise DataError(
-                f"{path}: column {name} is not a finite number in row {int(np.flatnonzero(~np.isfinite(values))[0])}."
+                f"{path}: column {name} is not a finite number in row {first + int(np.flatnonzero(~np.isfinite(values))[0])}."
             )
         columns.append(torch.as_tensor(values.copy()))
     if "event_id" not in table.column_names:

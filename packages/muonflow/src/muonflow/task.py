@@ -21,6 +21,7 @@ from muonflow.scores import (
     tail_indices,
 )
 from skyloom.errors import ConfigError
+from skyloom.flows.bound import Given, run
 
 __all__ = ["LARGEST_COUNT", "SLOTS", "MuonBundles", "ceilings"]
 
@@ -190,9 +191,10 @@ class MuonBundles(nn.Module):
     def example(self) -> dict[str, Tensor]:
         """A batch of conditions and standard normal noise, for `exportable`."""
         low, high = (torch.tensor(self.about["support"][end]) for end in ("low", "high"))
-        condition = torch.stack([low + (high - low) * share for share in (0.25, 0.5, 0.75)])
-        condition[:, 2] = torch.tensor(self.about["support"]["mass_numbers"][:1] * 3)
-        noise = torch.tensor([[0.3, -0.4], [1.2, 0.1], [-0.7, 0.9]])
+        shares = torch.linspace(0.2, 0.8, 7)[:, None]
+        condition = low + (high - low) * shares
+        condition[:, 2] = float(self.about["support"]["mass_numbers"][0])
+        noise = torch.linspace(-1.5, 1.5, 14).view(7, 2)
         return {"condition": condition, "noise": noise}
 
     def exportable(self) -> nn.Module:
@@ -259,7 +261,9 @@ class BundleGraph(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         condition, noise = batch["condition"], batch["noise"]
         context, network = self.task.embed(condition), self.task.network
-        y = network.target.inverse(network.flow(context).transform.to_data(noise)[0])
+        given = Given(context.T, False)  # the layers themselves: shapes that branch on the batch cannot be traced
+        columns, _ = run(list(network.flow.steps), [given] * len(network.flow.steps), noise.T, inverse=True)
+        y = network.target.inverse(columns.T)
         counts = network.count_head.network(self.task.features(condition))
         muons = from_flow(y, ceilings(condition))
         return {"muon": muons, "counts": counts}
