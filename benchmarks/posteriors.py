@@ -192,8 +192,8 @@ def write(rows, words, draws):
     notes = (
         f"Mean over the first {len(rows[0]['ours']['c2st'])} observations of each task, {draws} draws each, sbibm's own C2ST "
         f"(a perceptron, five folds). Gap: sbi less ours, with the standard error over observations; above 0 ours is closer to "
-        f"the reference. sbi {sbi.__version__}: NPE with all defaults. One training per row and method, on the same simulations. "
-        f"The published column (neural spline flow of 2021, one training for each observation, 10,000 draws) is for "
+        f"the reference. sbi {sbi.__version__}: NPE, all defaults. One training per row and method, on the same simulations; "
+        f"the published column (neural spline flow of 2021, one training for each observation, 10,000 draws) is for "
         f"orientation only. Times are CPU seconds of one thread."
     )
     head = "| task | simulations | C2ST ours | C2ST sbi | gap | published NSF | training sbi/ours | drawing sbi/ours | goal |"

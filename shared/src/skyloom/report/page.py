@@ -47,8 +47,8 @@ class Goal:
 def write_report(directory: str | Path) -> Path:
     """Write `report.html` into a run directory from the files in it, and return its path.
 
-    The page needs no network and no other file; other pages in the run's directory are linked. It is written for failed and unfinished runs as well, and depends on
-    nothing but the run's files: written twice, it is the same, byte for byte.
+    The page needs no network and no other file; other pages in the run's directory are linked. It is written for failed and
+    unfinished runs as well, and depends on nothing but the run's files: written twice, it is the same, byte for byte.
     """
     record = read_record(directory)
     path = record.directory / "report.html"
