@@ -45,7 +45,8 @@ def synthetic(n_clusters: int = 352, seed: int = 0, fractions: Sequence[float] =
     data = from_tables(observables, unobservables, seed=seed, fractions=fractions, tau_floor=0.0, synthetic=True)
     return Data(
         data.train,
-        *(with_truth(split) for split in (data.val, data.test)),
+        with_truth(data.val),
+        with_truth(data.test),
         about=data.about,
         carry=(*CARRY, "log_prob_true"),
         group="cluster_id",

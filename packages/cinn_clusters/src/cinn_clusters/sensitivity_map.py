@@ -29,7 +29,7 @@ def sensitivity_map(table: Sensitivity, title: str, synthetic: bool) -> tuple[An
     top = max(float(np.nanmax(shown, initial=FLOOR)), 10 * FLOOR)
     image = axis.imshow(shown, norm=LogNorm(FLOOR, top), cmap="viridis", aspect="auto")
     for g, d in np.ndindex(*table.delta.shape):
-        value, error = table.delta[g, d], table.error[g, d]
+        value, error = float(table.delta[g, d]), float(table.error[g, d])
         dark = value > 0 and np.log(max(value, FLOOR) / FLOOR) / np.log(top / FLOOR) < 0.6
         axis.text(d, g, f"{value:.3f} ± {error:.3f}", ha="center", va="center", fontsize=6, color="w" if dark else "k")
         if value <= 0:

@@ -50,7 +50,7 @@ class MergerPosterior(nn.Module):
     def __init__(
         self,
         about: Mapping[str, Any],
-        model: Callable[..., nn.Module],
+        model: Callable[..., Any],
         start: str = "regression",
         draws: int = 300,
         context_noise: float = 0.0,
