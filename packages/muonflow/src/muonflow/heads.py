@@ -131,22 +131,22 @@ class Rounded(NamedTuple):
     prediction: Tensor
 
     @property
-    def count(self) -> Tensor:
+    def rounded(self) -> Tensor:
         return torch.expm1(self.prediction).round().to(torch.int64)
 
     @property
     def survival(self) -> Tensor:
-        return (self.count > 0).to(self.prediction.dtype)
+        return (self.rounded > 0).to(self.prediction.dtype)
 
     def log_prob(self, count: Tensor) -> Tensor:
         return -0.1 * (self.prediction - torch.log1p(count.to(self.prediction.dtype))).square()
 
     def mass_of_positive(self, largest: int) -> Tensor:
         """All on one count; on 1 where the rounded prediction is 0, as if asked what it would be if any came."""
-        return torch.nn.functional.one_hot((self.count.clamp(1, largest) - 1), largest).to(self.prediction.dtype)
+        return torch.nn.functional.one_hot((self.rounded.clamp(1, largest) - 1), largest).to(self.prediction.dtype)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        return self.count
+        return self.rounded
 
     def among_kept(self, kept: Tensor) -> "Rounded":
         return self

@@ -24,7 +24,7 @@ class EventLatent(nn.Module):
 
     def __init__(self, features: int, size: int = 2, hidden: int = 32, draws: int = 8) -> None:
         super().__init__()
-        self.size, self.draws = size, draws
+        self.size, self.hidden, self.draws = size, hidden, draws
         self.each = nn.Sequential(nn.Linear(2, hidden), nn.ELU(), nn.Linear(hidden, hidden), nn.ELU())
         self.whole = nn.Sequential(nn.Linear(hidden + 1 + features, hidden), nn.ELU(), nn.Linear(hidden, 2 * size))
         nn.init.zeros_(self.whole[-1].weight)  # type: ignore[arg-type]
@@ -34,7 +34,7 @@ class EventLatent(nn.Module):
         """Mean and ln deviation [B, size] for features [B, C] and standardised muons [M, 2]; the prior for empty events."""
         events = len(features)
         count = torch.zeros(events, device=z.device, dtype=z.dtype).index_add(0, owner, torch.ones_like(z[:, 0]))
-        total = z.new_zeros(events, self.each[-2].out_features).index_add(0, owner, self.each(z))
+        total = z.new_zeros(events, self.hidden).index_add(0, owner, self.each(z))
         mean_of = total / count.clamp(min=1)[:, None]
         mean, log_scale = self.whole(torch.cat([mean_of, torch.log1p(count)[:, None], features], 1)).chunk(2, 1)
         some = (count > 0)[:, None]

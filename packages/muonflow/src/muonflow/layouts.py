@@ -35,7 +35,7 @@ class Raw(NamedTuple):
     """Events as a file has them."""
 
     primary: np.ndarray  # [N, 4] E0 (GeV), zenith (rad), mass (GeV or A), depth (m)
-    count: np.ndarray  # [N]
+    number: np.ndarray  # [N] of muons
     muons: np.ndarray  # [M, 2] E (GeV), r (m)
     shower: list[str]  # [N]
     strangers: np.ndarray | None = None  # [N] whether a row holds muons of another primary
@@ -85,7 +85,7 @@ def mass_number(mass: np.ndarray) -> np.ndarray:
 
 def clean(raw: Raw, report: Counter[str]) -> tuple[Events, list[str]]:
     """Events without what no bundle can be. A muon that is no muon is dropped; an event that is none goes with its muons."""
-    count, muons = raw.count.astype(np.int64), raw.muons.astype(np.float64)
+    count, muons = raw.number.astype(np.int64), raw.muons.astype(np.float64)
     if int(count.sum()) != len(muons):
         raise DataError(f"counts of {len(count)} events sum to {count.sum()}, but there are {len(muons)} muons.")
     report["events read"] += len(count)

@@ -143,7 +143,7 @@ class Index:
         if not where:
             raise DataError(f"none of {len(files)} files holds a readable row group.")
         file, number = np.array(where).T
-        return cls(files, file, number, np.array(counts), tuple(fractions), skip, unreadable)
+        return cls(files, file, number, np.array(counts), fractions, skip, unreadable)
 
     def fingerprint(self, fractions: Sequence[float]) -> str:
         """Of the file list, their sizes and rows: a run is resumed on the files that it remembers, or refused."""

@@ -262,9 +262,11 @@ class BundleGraph(nn.Module):
         condition, noise = batch["condition"], batch["noise"]
         context, network = self.task.embed(condition), self.task.network
         given = Given(context.T, False)  # the layers themselves: shapes that branch on the batch cannot be traced
-        columns, _ = run(list(network.flow.steps), [given] * len(network.flow.steps), noise.T, inverse=True)
+        steps: Any = list(network.flow.steps)
+        columns, _ = run(steps, [given] * len(steps), noise.T, inverse=True)
         y = network.target.inverse(columns.T)
-        counts = network.count_head.network(self.task.features(condition))
+        head: Any = network.count_head
+        counts = head.network(self.task.features(condition))
         muons = from_flow(y, ceilings(condition))
         return {"muon": muons, "counts": counts}
 
