@@ -1,8 +1,10 @@
 """What went wrong once in the core statistics, each named for it: extreme logits, absent classes, NaN, rounding, columns."""
 
+import doctest
 import json
 import math
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from scipy.stats import norm
 
 from skyloom.calibration import Conformal, Temperature, VectorScaling, calibrator_from_json, shift_prevalence
+from skyloom.data import Columns, Data
 from skyloom.errors import ConfigError, DataError
 from skyloom.metrics import Ranking, delong
 from skyloom.pu import (
@@ -27,7 +30,7 @@ from skyloom.pu import (
     tree_induction,
     unidentified,
 )
-from skyloom.training import whole_step
+from skyloom.training import Trainer
 from skyloom.uncertainty import beta_nll, fixed_effects, linear_pool, log_pool
 
 Z = torch.tensor([2.0, -1.0, 0.5, -3.0, 1.5, 0.2])
@@ -122,12 +125,53 @@ def test_there_is_one_shift_of_the_prior(prior, target):
         prior_shift(0.0, target)
 
 
-def test_without_gradients_no_process_waits_for_another(monkeypatch):
-    """Validation is cut by each process' own count of rows: a collective there would never return."""
-    monkeypatch.setattr(whole_step, "_processes", lambda: 2)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: pytest.fail("a process waits"))
-    with torch.no_grad():
-        assert math.isfinite(float(nnpu(Z, S, 0.3)["loss"]))
+class Line(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.line = torch.nn.Linear(1, 1)
+        torch.nn.init.ones_(self.line.weight)
+        torch.nn.init.zeros_(self.line.bias)
+
+    def losses(self, batch):
+        return nnpu(self.line(batch["x"])[:, 0], batch["s"], prior=0.6, surrogate="logistic")
+
+    def predict(self, batch):
+        return {"z": self.line(batch["x"])[:, 0]}
+
+    def score(self, predictions):
+        return {"mean": float(predictions["z"].mean())}
+
+
+def test_the_validation_loss_depended_on_how_the_split_was_cut():
+    """The negative risk of each part was kept from below by itself: of ten rows nine are labelled, or one."""
+    s = torch.tensor([1.0] * 9 + [0.0] + [0.0] * 9 + [1.0])
+    columns = {"x": torch.linspace(3, -3, 20)[:, None], "s": s}
+    table = Columns(columns)
+    found = []
+    for size in (10, 20):
+        task = Line()
+        seen: list[dict[str, float]] = []
+        Trainer(epochs=1, batch_size=size, quiet=True, objective=[{"metric": "val/loss", "direction": "minimize"}]).fit(
+            task,
+            Data(table, table, table, about={"fingerprint": "cut", "synthetic": True}),
+            lambda m: torch.optim.SGD(m.parameters(), lr=0.0),
+            record=lambda row, step, seen=seen: seen.append(row),
+        )
+        found.append(next(row["val/loss"] for row in seen if "val/loss" in row))
+        with torch.no_grad():
+            whole = float(task.losses(columns)["loss"])
+            apart = np.mean(
+                [float(task.losses({k: v[rows] for k, v in columns.items()})["loss"]) for rows in (slice(10), slice(10, 20))]
+            )
+    assert found == pytest.approx([whole, whole], abs=1e-6)
+    assert abs(apart - whole) > 0.05  # or the test tells nothing
+
+
+@pytest.mark.parametrize("name", ["surrogates", "risks", "noisy", "tails", "class_prior", "evaluation", "scores", "settings"])
+def test_an_example_in_a_docstring_was_not_true(name):
+    module = import_module(f"skyloom.pu.{name}")
+    found = doctest.testmod(module)
+    assert found.failed == 0 and found.attempted > 0
 
 
 # ---------------------------------------------------------------- metrics

@@ -39,7 +39,7 @@ def kernel_mean(
     """
     if method not in ("KM1", "KM2"):
         raise ConfigError(f"there is no kernel-mean method {method!r}. Valid: KM1, KM2.")
-    x_p, x_u = two_samples(*(np.asarray(x).reshape(len(x), -1) for x in (x_p, x_u)))
+    x_p, x_u = two_samples(np.asarray(x_p).reshape(len(x_p), -1), np.asarray(x_u).reshape(len(x_u), -1))
     rng = rng or np.random.default_rng(0)
     centre, scale = x_u.mean(0), x_u.std(0)
     if not (scale > 0).any():

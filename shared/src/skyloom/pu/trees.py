@@ -33,7 +33,7 @@ def tree_induction(
     (1 - c) / (c n_U), at most 1. The bound makes c low and so the value high; the lower limit of the prior is that of the
     labelled share itself, without its error term, both limits widened by Student's t over the folds.
     """
-    x_p, x_u = two_samples(*(np.asarray(x).reshape(len(x), -1) for x in (x_p, x_u)))
+    x_p, x_u = two_samples(np.asarray(x_p).reshape(len(x_p), -1), np.asarray(x_u).reshape(len(x_u), -1))
     rng = rng or np.random.default_rng(0)
     x = np.concatenate([x_p, x_u])
     s = np.arange(len(x)) < len(x_p)

@@ -289,19 +289,31 @@ class Fit:
         return self._pruned(metrics)
 
     def _validation_loss(self) -> float:
-        """Mean of the loss over the validation rows, for tasks whose score holds no objective."""
+        """Mean of the loss over the validation rows, for tasks whose score holds no objective.
+
+        A loss that takes means over whole steps takes them over the whole split: how it is cut must not change it.
+        """
         rows = np.arange(len(self.data.val))[self.fabric.global_rank :: self.fabric.world_size]
-        parts = np.array_split(rows, max(math.ceil(len(rows) / self.settings.batch_size), 1))
-        total = torch.zeros(2, dtype=torch.float64)
+        parts = np.array_split(rows, math.ceil(len(rows) / self.settings.batch_size)) if len(rows) else []
         self.task.eval()
+        everywhere = len(self.data.val) >= self.fabric.world_size  # a process without rows would let the others wait
+        with torch.no_grad(), WholeStep(len(parts)) if everywhere else nullcontext() as whole:
+            total = self._summed_loss(parts)
+            if whole is not None and whole.asked:
+                whole.measured()
+                total = self._summed_loss(parts)
+        total = self._reduced(total, "sum")
+        return float(total[0] / total[1])
+
+    def _summed_loss(self, parts: list[np.ndarray]) -> Tensor:
+        """Sum over the validation rows of these parts of their loss, and how many they are."""
+        total = torch.zeros(2, dtype=torch.float64)
         self.settings._seed_everything("evaluate", "loss")
-        with torch.no_grad(), self.fabric.autocast():
-            parts = [part for part in parts if len(part)]
+        with self.fabric.autocast():
             for part, batch in zip(parts, load(self.data.val, parts), strict=True):
                 loss = float(self.task.losses(self.settings._placed(batch))["loss"])
                 total += torch.tensor([loss * len(part), len(part)], dtype=torch.float64)
-        total = self._reduced(total, "sum")
-        return float(total[0] / total[1])
+        return total
 
     def _objective(self, metrics: dict[str, float]) -> float:
         name = self.settings.objective[0]["metric"]
