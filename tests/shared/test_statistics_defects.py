@@ -16,6 +16,7 @@ from skyloom.data import Columns, Data
 from skyloom.errors import ConfigError, DataError
 from skyloom.metrics import Ranking, delong
 from skyloom.pu import (
+    advice,
     choose,
     external_prior,
     kernel_mean,
@@ -66,6 +67,10 @@ def test_a_propensity_that_is_nan_passed():
     with pytest.raises(DataError, match="propensities"):
         sar(Z, S, torch.tensor([0.5, math.nan, 1, 1, 1, 1]))
     assert math.isfinite(float(sar(Z, S, torch.tensor([0.5, 0.5, math.nan, 1, 1, 1]))["loss"]))  # not read
+
+
+def test_advice_on_a_run_of_nan_broke():
+    assert "not a number" in advice([{"train/risk_p+": math.nan}] * 6, 0.1)[0]
 
 
 def test_scores_that_are_nan_were_counted_as_the_highest():

@@ -31,6 +31,8 @@ def advice(rows: Iterable[Mapping[str, float]], prior: float, surrogate: str = "
         return []
     tail = slice(-max(len(terms["step"]) // 3, 1), None)
     mean = {name: float(np.nanmean(values[tail])) for name, values in terms.items() if np.isfinite(values[tail]).any()}
+    if "risk_p+" not in mean:
+        return ["R_P+ is not a number in all of the last third: look at the data, and lower the learning rate."]
     chance = 0.5 if surrogate == "sigmoid" else float(np.log(2))
     says = []
     if mean["risk_p+"] > 1.5 * chance and mean.get("risk_u-", 0.0) < 0.5 * chance:
