@@ -29,8 +29,8 @@ def synthetic(
     seed: int = 0,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     size: int = 256,
-    information: float = 0.2,
-    components: int = 8,
+    information: float = 0.4,
+    components: int = 16,
     shuffled: bool = False,
 ) -> Data:
     """The synthetic catalogue with stand-in embeddings (`cinn_clusters.embeddings.stand_in`).
@@ -55,7 +55,7 @@ def from_files(
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     tau_floor: float = -0.05,
     synthetic: bool = False,
-    components: int = 8,
+    components: int = 16,
     shuffled: bool = False,
 ) -> Data:
     """The catalogue from its CSV files (see `cinn_clusters.data.from_csv`) with embeddings.npy and filenames.npy."""
@@ -64,7 +64,7 @@ def from_files(
 
 
 def with_embeddings(
-    data: Data, embeddings: Embeddings, tau_floor: float, components: int = 8, shuffled: bool = False, seed: int = 0
+    data: Data, embeddings: Embeddings, tau_floor: float, components: int = 16, shuffled: bool = False, seed: int = 0
 ) -> Data:
     """`data` with the embedding's principal components appended to its inputs, joined by (HaloID, Snapshot)."""
     splits = {"train": data.train, "val": data.val, "test": data.test}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -25,7 +26,7 @@ def independent_p_values(p: Mapping[str, Tensor]) -> dict[str, float]:
     """
     rows = independent_rows(p["cluster_id"])
     if len(rows) < FEWEST:
-        return {}
+        return dict.fromkeys([*(f"sbc_{column.symbol}_p" for column in TARGETS), "sbc_least_p", "tarp_p", "joint_p"], math.nan)
     ranks = uniformity(p["rank"][rows].double())
     scores = {f"sbc_{column.symbol}_p": float(value) for column, value in zip(TARGETS, ranks.p, strict=True)}
     scores["sbc_least_p"] = min(scores.values())
