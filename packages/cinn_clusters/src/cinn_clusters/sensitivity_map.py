@@ -31,7 +31,15 @@ def sensitivity_map(table: Sensitivity, title: str, synthetic: bool) -> tuple[An
     for g, d in np.ndindex(*table.delta.shape):
         value, error = float(table.delta[g, d]), float(table.error[g, d])
         dark = value > 0 and np.log(max(value, FLOOR) / FLOOR) / np.log(top / FLOOR) < 0.6
-        axis.text(d, g, f"{value:.3f} ± {error:.3f}", ha="center", va="center", fontsize=6, color="w" if dark else "k")
+        axis.text(
+            d,
+            g,
+            f"{value:.3f} ± {error:.3f}" if abs(value) < 10 else f"{value:.0f} ± {error:.0f}",
+            ha="center",
+            va="center",
+            fontsize=6,
+            color="w" if dark else "k",
+        )
         if value <= 0:
             axis.add_patch(
                 Rectangle((d - 0.5, g - 0.5), 1, 1, fill=False, hatch="////", edgecolor="0.85", linewidth=0, zorder=0.5)
