@@ -1,6 +1,6 @@
 """Muon bundles beside the same model written plainly with zuko and nflows, and the memory of a stream of muons.
 
-make bench name=muonflow            # everything; parts=training,generation,memory; quick=1 for a tenth of the work
+make bench name=muonflow            # everything; parts=training,generation,memory; quick=1 or share=0.05 for less
 
 Plain means as the libraries' documentation shows and as earlier work did it: the context network runs once per muon, and
 bundles are drawn event by event. The networks have the same layers and widths; each case is timed in this process, interleaved.
@@ -203,7 +203,7 @@ def main(words: list[str]) -> None:
         return
     quick = given.get("quick") == "1"
     parts = set(given.get("parts", "training,generation,memory").split(","))
-    share = 0.1 if quick else 1.0
+    share = float(given.get("share", 0.1 if quick else 1.0))  # of the full work
     rows, notes = timed(parts, 3 if quick else 7, share) if parts & {"training", "generation"} else ([], [])
     if "memory" in parts:
         notes += memory(share)
