@@ -33,8 +33,9 @@ def lay_shape(plane: Plane, kind: str, x: Tensor, y: Tensor, parameters: dict[st
 
 
 def _tail(x: Tensor, y: Tensor, radius: Tensor, width: Tensor, angle: Tensor, length: Tensor) -> Tensor:
-    """A stream of stars that winds outwards by half its radius, over `length` radians from `angle`."""
-    phi = torch.remainder(torch.atan2(y, x) - angle, 2 * math.pi)
-    track = radius * (1 + 0.5 * phi / length)
-    along = torch.exp(-2 * phi / length) * (phi < length)
+    """A stream of stars that winds outwards by half its radius, over `length` radians from `angle`; it fades at both ends, as
+    t (1 - t)^2 along t = 0 … 1, for an end cut off straight is seen where pixels are small."""
+    t = (torch.remainder(torch.atan2(y, x) - angle, 2 * math.pi) / length).clamp(max=1.0)
+    track = radius * (1 + 0.5 * t)
+    along = 6.75 * t * (1 - t) ** 2
     return along * torch.exp(-0.5 * ((torch.hypot(x, y) - track) / width) ** 2) + 1e-12
