@@ -91,5 +91,5 @@ def _bin(value: Tensor, edges: Tensor, k: Knots) -> tuple[Tensor, ...]:
     """`x0, x1, y0, y1, d0, d1` of the bin of each element, found among the inner edges: every value has a bin."""
     index = (value.unsqueeze(1) >= edges[:, 1:-1]).sum(1, keepdim=True)
     pair = [torch.cat([index, index + 1], 1).expand(-1, -1, *value.shape[1:])] * 3
-    found = [torch.take_along_dim(each, where, 1) for each, where in zip(k, pair, strict=True)]
+    found = [torch.gather(each, 1, where) for each, where in zip(k, pair, strict=True)]
     return tuple(part for each in found for part in each.unbind(1))
