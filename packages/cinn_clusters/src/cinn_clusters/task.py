@@ -115,8 +115,7 @@ class MergerPosterior(nn.Module):
         cut, mergers at the snapshot, ratios at the cap), which says nothing of the cluster.
         """
         posterior = self.posterior(context)
-        with torch.enable_grad():  # the climb needs slopes
-            best = posterior.scaled.map_estimate(min(self.draws, 100), self.map_steps).detach()
+        best = posterior.scaled.map_estimate(min(self.draws, 100), self.map_steps)
         with torch.no_grad():
             return _capped(posterior.from_scaled(best))
 

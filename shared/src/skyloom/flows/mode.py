@@ -35,13 +35,14 @@ def highest(
     for k in range(steps + 1):
         with torch.enable_grad():
             value = _log_prob_at(frozen, start + spread * offset, outward)
+            cost = -value.clamp(min=-1e30).sum()
         with torch.no_grad():
             better = value > best
             best = torch.where(better, value, best)
             best_point = torch.where(better.unsqueeze(-1), start + spread * offset, best_point)
         if k == steps:
             break
-        (slope,) = torch.autograd.grad(-value.clamp(min=-1e30).sum(), offset)
+        (slope,) = torch.autograd.grad(cost, offset)
         offset.grad = torch.nan_to_num(slope, nan=0.0, posinf=0.0, neginf=0.0)
         climb.param_groups[0]["lr"] = rate * (1 - k / steps)
         climb.step()
