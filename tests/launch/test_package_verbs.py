@@ -16,16 +16,16 @@ def count(run, above: float = 0.0):
     return {"run": run.id, "above": above}
 '''
 VERBS = """verbs:
-  weigh: {{_target_: {package}.verbs.weigh, data: "${{data}}", n: 3, seed: "${{seed}}"}}
-  count: {{_target_: {package}.verbs.count, _partial_: true, above: 0.5}}
+  weigh: {_target_: toyverbs.weigh, data: "${data}", n: 3, seed: "${seed}"}
+  count: {_target_: toyverbs.count, _partial_: true, above: 0.5}
 """
 
 
 @pytest.fixture
 def own(checkout):
-    (checkout.root / "packages" / PACKAGE / "src" / PACKAGE / "verbs.py").write_text(DATA)
+    (checkout.root / "packages" / PACKAGE / "src" / "toyverbs.py").write_text(DATA)
     path = checkout.root / "conf" / "pkg" / f"{PACKAGE}.yaml"
-    path.write_text(path.read_text() + VERBS.format(package=PACKAGE))
+    path.write_text(path.read_text() + VERBS)
     return checkout
 
 

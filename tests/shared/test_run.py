@@ -113,6 +113,14 @@ def test_a_run_is_found_by_a_unique_part_and_an_ambiguous_part_lists_them(tmp_pa
         find_run("zzzz", tmp_path)
 
 
+def test_a_run_within_another_is_not_listed_beside_it(tmp_path):
+    whole = Run.create(tmp_path, CONFIG)
+    member = Run.create(tmp_path, CONFIG, directory=whole.directory / "members" / "five")
+    assert [run.directory for run in list_runs(tmp_path)] == [whole.directory]
+    assert find_run("last", tmp_path).directory == whole.directory
+    assert find_run(str(member.directory), tmp_path).directory == member.directory
+
+
 def test_numbers_that_json_lacks_become_null(tmp_path):
     run = Run.create(tmp_path, CONFIG)
     run.write_json("n.json", {"a": float("nan"), "b": [float("inf"), 1.0]})

@@ -9,8 +9,9 @@ __all__ = ["find_run", "list_runs"]
 
 
 def list_runs(runs_dir: str | Path, pkg: str | None = None, experiment: str | None = None) -> list[Run]:
-    """Every run under `runs_dir`, newest first."""
-    runs = [Run.open(path.parent) for path in Path(runs_dir).glob("**/config.yaml") if (path.parent / "result.json").exists()]
+    """Every run under `runs_dir`, newest first. A run within another's directory (an ensemble's member) is a part of it."""
+    found = {path.parent for path in Path(runs_dir).glob("**/config.yaml") if (path.parent / "result.json").exists()}
+    runs = [Run.open(directory) for directory in sorted(found) if found.isdisjoint(directory.parents)]
     chosen = [
         run
         for run in runs
