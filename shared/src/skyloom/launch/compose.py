@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from skyloom.errors import ConfigError, nearest
 from skyloom.run.goals import check_goals
 
-__all__ = ["choices", "compose_config", "conf_dir", "experiments", "first_comment", "groups", "resolve"]
+__all__ = ["choices", "compose_config", "conf_dir", "experiments", "first_comment", "groups", "resolve", "root_keys"]
 
 SCALES = ("smoke", "laptop", "full")
 
@@ -38,6 +38,11 @@ def choices(group: str) -> list[str]:
 
 def groups() -> list[str]:
     return sorted(p.name for p in conf_dir().iterdir() if p.is_dir())
+
+
+def root_keys() -> set[str]:
+    """The keys of `conf/config.yaml`."""
+    return set(yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8")))
 
 
 def experiments(pkg: str | None = None) -> dict[str, dict[str, Any]]:
@@ -174,8 +179,7 @@ def _keys(overrides: list[str]) -> list[str]:
 
 
 def _check_root(config: DictConfig) -> None:
-    stated = yaml.safe_load((conf_dir() / "config.yaml").read_text(encoding="utf-8"))
-    valid = {*stated, *groups(), "devices"} - {"defaults", "hydra", "local", "debug"}
+    valid = {*root_keys(), *groups(), "devices"} - {"defaults", "hydra", "local", "debug"}
     for key in config:
         if key not in valid:
             raise ConfigError(f"there is no key {key!r} at the root of the configuration.{nearest(str(key), valid)}")

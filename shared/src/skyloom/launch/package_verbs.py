@@ -8,16 +8,15 @@ A word whose name is an argument of the verb sets it; every other word is Hydra'
 What is returned, {name: value}, is printed.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from skyloom.errors import ConfigError, nearest
 from skyloom.launch.build import build, check_targets
-from skyloom.launch.compose import choices, compose_config, conf_dir, groups, resolve
+from skyloom.launch.compose import choices, compose_config, conf_dir, groups, resolve, root_keys
 from skyloom.launch.saved import named_run
-from skyloom.launch.words import take
+from skyloom.launch.words import parsed, take
 from skyloom.training.progress import said
 
 __all__ = ["call", "package_verbs"]
@@ -50,7 +49,7 @@ def _before_run(verb: str, words: list[str]) -> Any:
     node = _stated(pkg).get(verb, {})
     if node.get("_partial_"):
         raise ConfigError(f"`{verb}` works on a run: say run=<directory or a unique part of it>.")
-    shared = {*groups(), *_root_keys()}
+    shared = {*groups(), *root_keys(), "experiment", "debug"}
     arguments = {name for name in node if not name.startswith("_")} - shared
     overrides = []
     for word in words:
@@ -76,7 +75,7 @@ def _on_run(verb: str, text: str, words: list[str]) -> Any:
         name, _, value = word.partition("=")
         if name not in node or name.startswith("_"):
             raise ConfigError(f"`{verb}` has no argument {name!r}.{nearest(name, [n for n in node if not n.startswith('_')])}")
-        node[name] = OmegaConf.to_container(OmegaConf.create(f"value: {value}"))["value"]  # type: ignore[index, call-overload]
+        node[name] = parsed(value)
     check_targets({verb: node})
     return build({verb: node}, verb)(run=run)
 
@@ -85,8 +84,3 @@ def _stated(pkg: str) -> dict[str, dict[str, Any]]:
     """The verbs in a package's file, unresolved."""
     stated: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "pkg" / f"{pkg}.yaml"))
     return stated.get("verbs") or {}
-
-
-def _root_keys() -> Iterable[str]:
-    stated: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "config.yaml"))
-    return {str(key) for key in stated} | {"experiment", "debug"}

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
 from skyloom.errors import ConfigError, MissingFile, nearest
 from skyloom.launch.build import build, check_targets, workflow_parts
 from skyloom.launch.records import runs_dir
-from skyloom.launch.words import take
+from skyloom.launch.words import parsed, take
 from skyloom.run import Run, find_run, judge_goals, list_runs
 from skyloom.training.progress import said
 
@@ -116,7 +115,7 @@ def _named(words: list[str], *names: str) -> tuple[Run, dict[str, Any], dict[str
     for word in rest:
         name, _, value = word.partition("=")
         if name.startswith("predict.") and config.get("predict"):
-            config["predict"][name.removeprefix("predict.")] = OmegaConf.create(f"value: {value}").value
+            config["predict"][name.removeprefix("predict.")] = parsed(value)
         else:
             allowed = ", ".join([*names, "predict.<argument>"] if "input" in names else names) or "nothing else"
             raise ConfigError(f"{word}: a saved run is used as it was recorded; beside run= it takes {allowed}.")

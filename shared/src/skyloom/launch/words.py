@@ -2,8 +2,9 @@
 
 import os
 import re
+from typing import Any
 
-__all__ = ["make_words", "take"]
+__all__ = ["make_words", "parsed", "take"]
 
 
 def make_words(text: str) -> list[str]:
@@ -35,3 +36,14 @@ def take(words: list[str], *names: str) -> tuple[dict[str, str], list[str]]:
         else:
             rest.append(word)
     return own, rest
+
+
+def parsed(value: str) -> Any:
+    """What the text after `=` means, as in a configuration file.
+
+    >>> parsed("1e-3"), parsed("[a, 2]"), parsed("null")
+    (0.001, ['a', 2], None)
+    """
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(OmegaConf.create(f"value: {value}"))["value"]  # type: ignore[index, call-overload]
