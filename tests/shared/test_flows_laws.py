@@ -29,6 +29,7 @@ from skyloom.flows import (
 )
 from skyloom.flows.autoregressive import SplineMap
 from skyloom.flows.bound import ROWS_AT_ONCE, Given
+from skyloom.flows.spline_gradient import trained_spline
 from skyloom.flows.splines import knots, spline, spline_inverse
 
 SMALL = {"hidden": (24, 24)}
@@ -286,6 +287,31 @@ def test_splines_are_those_of_zuko(seed, bins):
     torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(ladj, expected_ladj, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(spline_inverse(y, knots(raw, 5.0), 5.0)[0], x, rtol=1e-7, atol=1e-7)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 9), st.sampled_from([torch.float32, torch.float64]))
+@settings(max_examples=20, deadline=None)
+def test_the_written_gradient_of_a_spline_is_that_of_autograd(seed, bins, dtype):
+    g = torch.Generator().manual_seed(seed)
+    raw = (2 * torch.randn(3, 3 * bins - 1, 4, 15, generator=g, dtype=torch.float64)).to(dtype).requires_grad_()
+    x = (8 * torch.rand(3, 4, 15, generator=g, dtype=torch.float64) - 4).to(dtype)
+    x[0, 0, :4] = torch.tensor([-3.0, 3.0, 3.5, -9.0])  # on the ends of the box, and outside
+    x.requires_grad_()
+    weights = torch.randn(2, *x.shape, generator=g, dtype=torch.float64).to(dtype)
+    plain, written = spline(x, knots(raw, 3.0), 3.0), trained_spline(x, raw, 3.0)
+    slopes = [torch.autograd.grad((weights * torch.stack(out)).sum(), [x, raw]) for out in (plain, written)]
+    tolerance = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 2e-2, "atol": 2e-3}
+    for ours, theirs in zip([*written, *slopes[1]], [*plain, *slopes[0]], strict=True):
+        inner = torch.ones_like(ours, dtype=torch.bool) if ours.dim() == 4 else (x.abs() != 3)  # two slopes at the ends
+        torch.testing.assert_close(ours[inner], theirs[inner], **tolerance)
+
+
+def test_a_second_derivative_of_a_trained_spline_is_refused():
+    x = torch.randn(1, 5, requires_grad=True)
+    y, _ = trained_spline(x, torch.randn(1, 11, 5), 3.0)
+    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        slope.sum().backward()
 
 
 def test_a_masked_network_sees_only_what_comes_before():

@@ -24,6 +24,7 @@ from skyloom.flows.bound import Given, Step, first_layer
 from skyloom.flows.conditioner import REACH, activate
 from skyloom.flows.density import Flow
 from skyloom.flows.mixing import LearnedRotation, Permutation, Rotation
+from skyloom.flows.spline_gradient import trained_spline
 from skyloom.flows.splines import knots, spline, spline_inverse
 
 try:
@@ -45,6 +46,8 @@ class SplineMap:
         self.bins, self.bound, self.parameters = bins, bound, 3 * bins - 1
 
     def forward(self, y: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return trained_spline(y, raw, self.bound)
         return spline(y, knots(raw, self.bound), self.bound)
 
     def inverse(self, z: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
