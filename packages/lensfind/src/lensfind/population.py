@@ -46,6 +46,8 @@ class Population:
     lens_index: tuple[float, float] = (3.0, 5.0)  # Sersic
     envelope: tuple[float, float] = (0.0, 0.3)  # share of the lens light in an exponential envelope, 2.2 times as wide
     source_magnitude: tuple[float, float] = (22.0, 24.5)  # before magnification; density rises linearly to the faint end
+    faint_sources: float = 0.1  # share of sources beyond that end, so that some arcs drown in the noise, as in a survey
+    faint_reach: float = 3.5  # mag, how far beyond, uniform
     source_radius: tuple[float, float] = (0.1, 0.5)  # half-light radius, arcsec
     source_index: tuple[float, float] = (0.5, 2.0)  # Sersic
     clumpy: float = 0.3  # share of sources with star-forming clumps
@@ -67,6 +69,10 @@ class Population:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ConfigError(f"population.{name} must be 0 < low <= high, not {[low, high]}.")
+        if not 0 <= self.faint_sources <= 1 or self.faint_reach < 0:
+            raise ConfigError(
+                f"population.faint_sources is a share, not {self.faint_sources}, faint_reach >= 0, not {self.faint_reach}."
+            )
         if self.axis_ratio[1] > 1 or self.axis_ratio[0] < 0.2:
             raise ConfigError(f"population.axis_ratio lies between 0.2 and 1, not at {list(self.axis_ratio)}.")
         if not 1 < self.slope[0] <= self.slope[1] < 3:

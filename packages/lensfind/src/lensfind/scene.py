@@ -105,6 +105,13 @@ class Scene:
         return Galaxies(**{f.name: getattr(both, f.name)[shining] for f in fields(Galaxies)})
 
 
+def _source_magnitude(u: Uniforms, p: Population) -> Tensor:
+    """[B] i magnitudes: most between the ends of the range, the more the fainter, and a share beyond the faint end."""
+    (bright, faint), place = p.source_magnitude, u("source magnitude")
+    beyond = u("faint source") < p.faint_sources
+    return torch.where(beyond, faint + p.faint_reach * place, bright + (faint - bright) * torch.sqrt(place))
+
+
 def draw_scenes(seeds: Tensor, kinds: Tensor, population: Population, survey: Survey, size: int = 64) -> Scene:
     """Scenes [B] from their seeds, on the device of the seeds; row i depends on `seeds[i]` alone.
 
@@ -115,8 +122,7 @@ def draw_scenes(seeds: Tensor, kinds: Tensor, population: Population, survey: Su
     wavelengths = survey.column("wavelength").to(seeds.device)
     theta_e = u.between("theta_e", *p.einstein_radius)
     lens_i = p.lens_magnitude - 5 * torch.log10(theta_e) + u.between("lens magnitude", -1, 1) * p.lens_magnitude_scatter
-    bright, faint = p.source_magnitude
-    source_i = bright + (faint - bright) * torch.sqrt(u("source magnitude"))
+    source_i = _source_magnitude(u, p)
     shear, shear_angle = u.between("shear", *p.shear), u.between("shear angle", 0, 2 * math.pi)
     lens_tilt, source_tilt = u.between("lens colour", -0.1, 0.1), u.between("source colour", -0.1, 0.15)
     columns = {

@@ -100,6 +100,7 @@ def simulate(
     Columns: image and variance [B, bands, size, size] in nJy and nJy^2; kind (index into KINDS), seed; the numbers of the scene
     (`theta_E`, `q`, `gamma1`, ...), of which those of the lens and the source are NaN where there is no lens; magnification
     (total); arc_snr, the signal-to-noise of the lensed light over all bands by a matched filter, sqrt(sum arc^2 / variance);
+    flux_ratio, lensed light over all light that was expected in the cutout, over all bands;
     artefact (index into ARTEFACTS, -1 for none).
     """
     seeds = torch.as_tensor(seeds, dtype=torch.int64)
@@ -132,6 +133,7 @@ def _simulate(
     of_lens = {
         "theta_E": scene.theta_e, "gamma1": scene.gamma1, "gamma2": scene.gamma2, "slope": scene.slope,
         "source_offset": scene.offset, "arc_snr": snr,
+        "flux_ratio": arcs.sum(dim=(1, 2, 3)) / expected.sum(dim=(1, 2, 3)),
     }  # fmt: skip
     return {
         "image": image,

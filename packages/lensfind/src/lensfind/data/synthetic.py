@@ -26,7 +26,7 @@ __all__ = ["CARRIED", "Composition", "compose", "enough", "fresh", "images_of", 
 
 CARRIED = ("labelled", "lens", "kind", "theta_E", "arc_snr", "magnification", "seed")
 _BATCH = 64  # cutouts simulated at a time: what fits the processor's cache
-_RECIPE = 3  # raise it when the same arguments would give other images, so that old caches are not read
+_RECIPE = 4  # raise it when the same arguments would give other images, so that old caches are not read
 _REFERENCE = 512  # cutouts from which the statistics of an endless training split are taken
 
 
