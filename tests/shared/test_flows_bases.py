@@ -28,9 +28,16 @@ BASES = {
     "normal": Normal,
     "student_t": StudentT,
     "student_t_joint": lambda d, c=0: StudentT(d, c, joint=True),
+    "student_t_scaled": lambda d, c=0: wider(StudentT(d, c, scaled=True)),
     "mixture": GaussianMixture,
     "box": Box,
 }
+
+
+def wider(base: StudentT) -> StudentT:
+    with torch.no_grad():
+        base.log_scale.copy_(torch.linspace(0.4, -0.3, len(base.log_scale)))
+    return base
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -64,6 +71,10 @@ def test_densities_are_those_of_scipy():
     joint = StudentT(3, dof=3.5, joint=True).double()
     expected = torch.tensor(stats.multivariate_t(np.zeros(3), np.eye(3), df=3.5).logpdf(z.numpy()))
     torch.testing.assert_close(joint().log_prob(z), expected, rtol=1e-6, atol=1e-6)
+    scaled = wider(StudentT(3, dof=3.5, joint=True, scaled=True)).double()
+    shape = np.diag(np.exp(2 * scaled.log_scale.detach().numpy()))
+    expected = torch.tensor(stats.multivariate_t(np.zeros(3), shape, df=3.5).logpdf(z.numpy()))
+    torch.testing.assert_close(scaled().log_prob(z), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_standard_normal_in_two_dimensions_costs_2838_millinats():

@@ -76,7 +76,7 @@ class Normal(Base):
 
 
 class StudentT(Base):
-    """Student's T of location 0 and scale 1, with `P(|z| > t) ~ t^-dof`.
+    """Student's T of location 0 and scale 1 (or a learned one), with `P(|z| > t) ~ t^-dof`.
 
     `ln p(z) = ln G((v + 1) / 2) - ln G(v / 2) - ln(v pi) / 2 - (v + 1) / 2 ln(1 + z^2 / v)` per coordinate, or for all of them
     together (the multivariate T, of which a large coordinate makes the others large too).
@@ -86,10 +86,19 @@ class StudentT(Base):
         learned: Learn one `v` for each coordinate (for all together if `joint`), as `least + softplus`.
         joint: The multivariate T instead of independent coordinates.
         least: Smallest `v` that can be learned.
+        scaled: Learn a scale for each coordinate as well. Splines leave what lies outside their box where it is, so that the
+            base alone must say how much does, and how it falls: one number cannot say both.
     """
 
     def __init__(
-        self, features: int, context: int = 0, dof: float = 4.0, learned: bool = False, joint: bool = False, least: float = 0.5
+        self,
+        features: int,
+        context: int = 0,
+        dof: float = 4.0,
+        learned: bool = False,
+        joint: bool = False,
+        least: float = 0.5,
+        scaled: bool = False,
     ) -> None:
         super().__init__(features, context)
         if not dof > least > 0:
@@ -97,6 +106,7 @@ class StudentT(Base):
         self.joint, self.least = joint, least
         raw = torch.full((1 if joint else features,), math.log(math.expm1(dof - least)))
         self.raw = nn.Parameter(raw, requires_grad=learned)
+        self.log_scale = nn.Parameter(torch.zeros(features)) if scaled else None
 
     @property
     def dof(self) -> Tensor:
@@ -104,6 +114,12 @@ class StudentT(Base):
         return self.least + softplus(self.raw)
 
     def log_density(self, z: Tensor, c: Tensor | None) -> Tensor:
+        if self.log_scale is None:
+            return self._at_scale_one(z)
+        log_scale = self.log_scale.to(z.dtype)
+        return self._at_scale_one(z * torch.exp(-log_scale)) - log_scale.sum()
+
+    def _at_scale_one(self, z: Tensor) -> Tensor:
         v, n = self.dof.to(z.dtype), (z.shape[-1] if self.joint else 1)
         constant = torch.lgamma((v + n) / 2) - torch.lgamma(v / 2) - n / 2 * torch.log(v * math.pi)
         if self.joint:
@@ -114,7 +130,8 @@ class StudentT(Base):
         normal = torch.randn(generator=generator, **self._filled(shape))
         half = (self.dof / 2).to(normal.dtype).expand(*shape, len(self.raw)).contiguous()
         gamma = torch._standard_gamma(half, generator)  # carries its implicit reparametrised gradient
-        return normal * torch.rsqrt(gamma.clamp(min=torch.finfo(gamma.dtype).tiny) / half)
+        draws = normal * torch.rsqrt(gamma.clamp(min=torch.finfo(gamma.dtype).tiny) / half)
+        return draws if self.log_scale is None else draws * torch.exp(self.log_scale)
 
 
 class GaussianMixture(Base):
