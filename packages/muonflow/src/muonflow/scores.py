@@ -98,7 +98,7 @@ def pit_distances(p: dict[str, Tensor]) -> dict[str, float]:
     return out
 
 
-def tail_indices(p: dict[str, Tensor], share: float = 0.01) -> dict[str, float]:
+def tail_indices(p: dict[str, Tensor], share: float = 0.005) -> dict[str, float]:
     """Hill's estimate of the upper tail of ln r of generated over that of observed muons: 1 where tails agree.
 
     From the farthest `share` of the muons, or the farthest 20."""

@@ -120,7 +120,7 @@ class MuonBundles(nn.Module):
                 mean, log_scale = self.network.latent(features, z, owner)
                 shared = torch.cat([context, mean + torch.exp(log_scale) * torch.randn_like(mean)], 1)
                 cost = divergence(mean, log_scale).sum()
-            inner = self.network.flow(shared[owner]).log_prob(z)
+            inner = self.network.flow(shared.index_select(0, owner)).log_prob(z)
             log_prob = inner + log_target.sum(-1) + log_jacobian + source_log_jacobian(muons)
             count = self.network.counts(features).among_kept(batch["kept"].float()).log_prob(batch["count"])
         muon_part = (cost - log_prob.sum()) / (events if self.weigh == "events" else many)
@@ -213,7 +213,7 @@ class MuonBundles(nn.Module):
         context, nothing = self.embed(condition), muons.new_zeros(len(condition))
         quoted = nothing.index_add(0, owner, source_log_jacobian(muons))
         shared = self.shared(condition)
-        generated = self.sample_muons(shared[owner], ceiling)
+        generated = self.sample_muons(shared.index_select(0, owner), ceiling)
         out = {
             "log_prob": self.event_log_prob(condition, owner, muons, context) + quoted,
             "log_prob_shuffled": self.event_log_prob(condition, owner, muons, context[_derangement(count)]) + quoted,
