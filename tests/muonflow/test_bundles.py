@@ -52,6 +52,8 @@ def test_whole_events_bring_the_likelihood_near_its_floor(whole):
     assert scores["cond_gain"] > 0.17
     assert scores["nll_count_excess"] < 0.05
     assert scores["above_ceiling"] == 0
+    assert scores["cond_gradient"] > 0.3
+    assert scores["w1_energy"] < 0.2 and scores["w1_radius"] < 0.2
     shower = [set(getattr(data, name).columns["shower"].tolist()) for name in ("train", "val", "test")]
     assert not (shower[0] & shower[1] | shower[0] & shower[2] | shower[1] & shower[2])
 
@@ -93,7 +95,9 @@ def test_a_context_that_ignores_the_condition_gains_nothing(whole):
     gains = []
     for seed in range(4):  # the noise of one pass is worth about 0.02 nat
         predictions = Trainer(batch_size=8192, quiet=True, seed=seed).predict(blind, data.test, data.carry)
-        gains.append(blind.score(predictions)["cond_gain"])
+        scores = blind.score(predictions)
+        gains.append(scores["cond_gain"])
+        assert scores["cond_gradient"] == 0
     assert abs(np.mean(gains)) < 0.04
     with torch.no_grad():
         assert float(blind.embed(data.test.condition).std()) > 0.25

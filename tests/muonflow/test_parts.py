@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,8 +12,9 @@ from muonflow.context import ContextFiLM
 from muonflow.data import split
 from muonflow.heads import HurdleHead, MeanHead, Poisson, PoissonHead, Rounded, Truncated
 from muonflow.latent import EventLatent, divergence, log_normal
-from muonflow.scores import auc_of_two_samples, pit_distances
+from muonflow.scores import auc_of_two_samples, pit_distances, wasserstein, wasserstein_in_bins
 from muonflow.task import MuonBundles
+from muonflow.trends import slopes, smoothed
 from skyloom.flows import AffineAutoregressive, ContextResidual, SplineAutoregressive
 
 
@@ -169,3 +171,36 @@ def test_the_area_under_the_roc_is_that_of_scikit_learn():
     scores[..., 1] += torch.randint(0, 3, (500, 1)).float()
     y = torch.cat([torch.zeros(500), torch.ones(500)]).numpy()
     assert auc_of_two_samples({"told_apart": scores}) == pytest.approx(roc_auc_score(y, scores[:, 0].T.flatten().numpy()))
+
+
+def test_a_wasserstein_distance_is_the_shift_and_that_of_scipy():
+    from scipy import stats
+
+    g = torch.Generator().manual_seed(3)
+    a, b = torch.randn(500, generator=g), 1.3 * torch.randn(700, generator=g) + 0.4
+    weights = torch.rand(500, generator=g), torch.rand(700, generator=g)
+    expected = stats.wasserstein_distance(a.numpy(), b.numpy(), weights[0].numpy(), weights[1].numpy())
+    assert wasserstein(a, b, *weights) == pytest.approx(expected, rel=1e-5)
+    assert wasserstein(a, a + 0.25, weights[0], weights[0]) == pytest.approx(0.25, rel=1e-5)
+
+
+def test_bins_of_the_condition_tell_what_the_marginal_hides():
+    """Muons handed to the wrong events: no histogram of all of them changes, the worst bin does."""
+    g = torch.Generator().manual_seed(4)
+    energy = torch.exp(7 + 3 * torch.rand(3000, generator=g))
+    condition = torch.stack([energy, torch.zeros(3000), torch.ones(3000), 1000 + 1800 * torch.rand(3000, generator=g)], 1)
+    draw = lambda: (energy / 10)[:, None, None] * torch.exp(0.3 * torch.randn(3000, 1, 2, generator=g))  # noqa: E731
+    p = {"condition": condition, "count": torch.ones(3000), "observed": draw(), "generated": draw()}
+    right = wasserstein_in_bins(p)
+    torn = wasserstein_in_bins({**p, "generated": p["generated"][torch.randperm(3000, generator=g)]})
+    assert max(wasserstein_in_bins({**p, "generated": 1.3 * p["observed"]}).values()) == pytest.approx(np.log(1.3), abs=0.011)
+    assert max(right.values()) < 0.15 and min(torn.values()) > 0.8
+
+
+def test_the_slope_of_a_line_is_its_step_and_a_constant_stays():
+    steps = np.arange(1, 401) * 50
+    values = 3.0 - 0.002 * steps
+    assert slopes(steps, values) == {100: -2.0, 5000: -2.0, 10000: -2.0}
+    assert smoothed(np.full(30, 1.7)).tolist() == pytest.approx([1.7] * 30)
+    assert smoothed([0.0, 1.0])[1] == pytest.approx(0.05)
+    assert np.isnan(slopes([50], [1.0])[100])

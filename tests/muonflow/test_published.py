@@ -42,6 +42,19 @@ def test_single_muon_energies_at_their_reference_values():
     assert (offset / (gamma - 2)).tolist() == pytest.approx([160.6, 206.0, 246.9], rel=4e-4)
 
 
+def test_muons_of_bundles_at_values_worked_out_by_hand():
+    """m = 2, vertical, r = 10 m, h = 1.817: a = 0.013896, b = 5.69933, q = -0.266337, 3.23183 TeV r^-0.328196."""
+    h, r = torch.tensor(1.817, dtype=torch.float64), torch.tensor(10.0, dtype=torch.float64)
+    gamma, offset = published.bundle_energy(torch.tensor(2.0), r, h, DOWN)
+    assert float(gamma) == pytest.approx(5.6396, abs=2e-4)
+    assert float(offset) == pytest.approx(810.3, abs=0.2)
+    assert float(offset / (gamma - 2)) == pytest.approx(222.6, abs=0.1)
+    # inclined by 60 degrees: c = (-0.069 h + 0.488) exp(-1.17) = 0.112553 TeV per rad, the column twice as long
+    gamma, offset = published.bundle_energy(torch.tensor(2.0), r, h, torch.tensor(torch.pi / 3, dtype=torch.float64))
+    assert float(gamma) == pytest.approx(5.6396, abs=2e-4)
+    assert float(offset) == pytest.approx((1517.93 + 112.553 * torch.pi / 3) * (1 - 0.466200**2), rel=3e-4)
+
+
 def test_muons_of_bundles_are_softer_far_from_the_axis():
     h, zenith = H[1], torch.tensor(0.3, dtype=torch.float64)
     gamma, offset = published.bundle_energy(torch.tensor(3.0), torch.tensor([2.0, 10.0, 30.0]).double(), h, zenith)

@@ -36,9 +36,9 @@ _HOME = {
     "write_events": "tables",
 }
 _MODULES = (
-    *("checks", "comparing", "context", "coordinates", "counts", "data", "events", "figures", "generate", "heads"),
+    *("checks", "comparing", "context", "coordinates", "counts", "data", "events", "figures", "generate", "graph", "heads"),
     *("latent", "layouts", "marginal", "model", "physics", "plateau", "predict", "prepare", "profiles", "published"),
-    *("rules", "scores", "showers", "streaming", "tables", "task"),
+    *("rules", "scores", "showers", "streaming", "tables", "task", "trends"),
 )
 
 __all__ = [

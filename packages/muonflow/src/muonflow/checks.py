@@ -5,8 +5,9 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from muonflow.scores import auc_of_two_samples
+from muonflow.scores import auc_of_two_samples, wasserstein
 from skyloom.plots import PAGE, PALETTE, panels, save, style
 
 __all__ = ["density", "in_bins", "multiplicity_by_mass", "ranks", "reweighted", "roc", "spread"]
@@ -49,7 +50,9 @@ def in_bins(p: Arrays, which: str, path: Path, label: str) -> Arrays:
             top.stairs(made / width / total, edges, color=MODEL, label="generated")
             top.errorbar(centre, seen / width / total, error / width / total, fmt=".", color=DATA, ms=3, lw=0.8, label=label)
             text = f"{cuts[0][j]:.1f} < log$_{{10}}$($E_0$/GeV) < {cuts[0][j + 1]:.1f}\n"
-            text += f"{cuts[1][i] / 1000:.1f} < depth/km < {cuts[1][i + 1] / 1000:.1f}"
+            text += f"{cuts[1][i] / 1000:.1f} < depth/km < {cuts[1][i + 1] / 1000:.1f}\n"
+            pair = [torch.as_tensor(np.log(v[chosen, COLUMN[which]])) for v in (observed, generated)]
+            text += f"$W_1$ of the logarithm {wasserstein(*pair, *[torch.as_tensor(weight[chosen])] * 2):.3f}"
             top.text(0.03, 0.96, text, transform=top.transAxes, ha="left", va="top", fontsize=5.5)
             with np.errstate(divide="ignore", invalid="ignore"):
                 ratio = seen / made
@@ -147,8 +150,6 @@ def ranks(p: Arrays, path: Path) -> Arrays:
 
 def roc(p: Arrays, path: Path) -> Arrays:
     """A classifier's ROC, asked to tell generated from observed muons; the diagonal where it cannot."""
-    import torch
-
     scores = p["told_apart"]
     scores = scores[~np.isnan(scores[..., 0])]
     auc = auc_of_two_samples({"told_apart": torch.as_tensor(scores)[:, None]})

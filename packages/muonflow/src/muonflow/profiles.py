@@ -7,6 +7,7 @@ import torch
 
 from muonflow import physics, published, showers
 from muonflow.checks import Arrays, flat, histogram, profile
+from muonflow.trends import WINDOWS, slopes, smoothed
 from skyloom.plots import PAGE, PALETTE, panels, save, style
 
 __all__ = ["beside_published", "learning", "mean_multiplicity"]
@@ -125,6 +126,12 @@ def learning(rows: list[dict[str, float]], path: Path) -> Arrays:
                 train = name.startswith("train")
                 axes.plot(x, y, color="0.6" if train else MODEL, lw=0.7 if train else 1.2, marker="" if train else "o", ms=3,
                           label="training batches" if train else "validation")  # fmt: skip
+                if train:
+                    trend = smoothed(y)
+                    axes.plot(x, trend, color=PALETTE[3], lw=0.8, label="smoothed")
+                    known = {w: s for w, s in slopes(x, trend).items() if np.isfinite(s) and (w == WINDOWS[0] or w <= x[-1])}
+                    text = "slope per 1000 steps\n" + "\n".join(f"last {w}: {s:+.4f}" for w, s in known.items())
+                    axes.text(0.03, 0.04, text, transform=axes.transAxes, fontsize=6, va="bottom")
         for name, (text, color, dash) in lines.items():
             last = [r[name] for r in rows if name in r]
             if last:

@@ -19,9 +19,9 @@ from muonflow.scores import (
     per_muon,
     pit_distances,
     tail_indices,
+    wasserstein_in_bins,
 )
 from skyloom.errors import ConfigError
-from skyloom.flows.bound import Given, run
 
 __all__ = ["LARGEST_COUNT", "SLOTS", "MuonBundles", "ceilings"]
 
@@ -176,6 +176,8 @@ class MuonBundles(nn.Module):
             **muon_distances(p),
             **pit_distances(p),
             **tail_indices(p),
+            **wasserstein_in_bins(p),
+            "cond_gradient": float(p["condition_gradient"].nanmean()),
         }
         if "told_apart" in p:
             scores["two_sample_auc"] = auc_of_two_samples(p)
@@ -199,6 +201,8 @@ class MuonBundles(nn.Module):
 
     def exportable(self) -> nn.Module:
         """conditions [B, 4] and noise [B, 2] to one muon each and the numbers of the count distribution."""
+        from muonflow.graph import BundleGraph
+
         return BundleGraph(self)
 
     # ---------------------------------------------------------------- pieces
@@ -217,6 +221,7 @@ class MuonBundles(nn.Module):
         out = {
             "log_prob": self.event_log_prob(condition, owner, muons, context) + quoted,
             "log_prob_shuffled": self.event_log_prob(condition, owner, muons, context[_derangement(count)]) + quoted,
+            "condition_gradient": self._gradient(condition, count, owner, muons),
             "log_prob_marginal": nothing.index_add(0, owner, self.marginal.log_prob(muons)),
             "generated_energy": nothing.index_add(0, owner, generated[:, 0]),
             "observed": pack(muons, count, owner),
@@ -226,6 +231,14 @@ class MuonBundles(nn.Module):
             exact = showers.log_density(muons, condition[owner], self.about["oracle"]).to(muons.dtype)
             out["log_prob_oracle"] = nothing.index_add(0, owner, exact) + quoted
         return out | {"pit": self._ranks(condition, out["observed"][:, :RANKED])}
+
+    def _gradient(self, condition: Tensor, count: Tensor, owner: Tensor, muons: Tensor) -> Tensor:
+        """|d ln p / d features| per muon of each event [B], the features in their standard deviations; NaN without muons."""
+        with torch.enable_grad():
+            features = self.features(condition).requires_grad_()
+            log_prob = self.event_log_prob(condition, owner, muons, self.network.embed(features))
+            (slope,) = torch.autograd.grad(log_prob.sum(), features, materialize_grads=True)
+        return torch.where(count > 0, slope.norm(dim=1) / count.clamp(min=1), torch.nan)
 
     def _ranks(self, condition: Tensor, observed: Tensor) -> Tensor:
         """Share of `RIVALS` generated muons below each observed one [B, RANKED, 2]; uniform on 0 … 1 if all is right."""
@@ -247,28 +260,6 @@ class MuonBundles(nn.Module):
         inside = torch.where(below[:, None], light, heavy)
         ratio = self.log_prob(inside, shared[1], limits[1]) - self.log_prob(inside, shared[0], limits[0])
         return {"as_proton": light, "as_iron": heavy, "log_weight": torch.where(below, ratio, -torch.inf)}
-
-
-class BundleGraph(nn.Module):
-    """`condition` [B, 4] and `noise` [B, 2] (standard normal; as the flow's base says) to tensors: what a simulation calls."""
-
-    def __init__(self, task: MuonBundles) -> None:
-        super().__init__()
-        self.task = task
-        if task.network.latent is not None:
-            raise ConfigError("a model with a latent of the event cannot be written as one graph of single muons.")
-
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        condition, noise = batch["condition"], batch["noise"]
-        context, network = self.task.embed(condition), self.task.network
-        given = Given(context.T, False)  # the layers themselves: shapes that branch on the batch cannot be traced
-        steps: Any = list(network.flow.steps)
-        columns, _ = run(steps, [given] * len(steps), noise.T, inverse=True)
-        y = network.target.inverse(columns.T)
-        head: Any = network.count_head
-        counts = head.network(self.task.features(condition))
-        muons = from_flow(y, ceilings(condition))
-        return {"muon": muons, "counts": counts}
 
 
 def monitors(context: Tensor, z: Tensor, muons_per_event: float) -> dict[str, Tensor]:

@@ -134,8 +134,8 @@ def hill(sample: Tensor, share: float = 0.05) -> Tensor:
         raise DataError(f"{share:.0%} of {len(centred)} rows are too few for the index of a tail: 5 are needed.")
     out = []
     for side in (-centred, centred):
-        top = side.sort(0, descending=True).values[: k + 1]
-        if bool((top[-1] <= 0).any()):
+        least = torch.stack([column.kthvalue(len(column) - k).values for column in side.unbind(1)])
+        if bool((least <= 0).any()):
             raise DataError("a column has too few values on one side of its median for the index of that tail.")
-        out.append(torch.log(top[:-1] / top[-1]).mean(0))
+        out.append(torch.log((side / least).clamp(min=1)).sum(0) / k)
     return torch.stack(out)
