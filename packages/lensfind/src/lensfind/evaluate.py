@@ -68,11 +68,27 @@ def tables(predictions: Arrays, about: Mapping[str, Any], threshold: float, fpr:
         "tpr0": ranking.tpr0,
         "tpr10": ranking.tpr10,
         "tpr_at_fpr": {k: _plain(r.tpr.to_json()) | {"resolved": r.resolved} for k, r in rates.items()},
+        "visible": _visible(z, lens, predictions["arc_snr"][unlabeled]) if "arc_snr" in predictions else {},
         "threshold": {"logit": _finite(threshold), "chosen_for_fpr": fpr, **_point(point)},
         "survey": _survey(point, prevalence),
         "strata": strata(predictions, threshold),
         "failures": failures(predictions, about, threshold),
         "calibration": _calibration(predictions, unlabeled, lens, float(about["class_prior"]), prevalence),
+    }
+
+
+def _visible(z: np.ndarray, lens: np.ndarray, arc_snr: np.ndarray, limit: float = 8.0) -> dict[str, Any]:
+    """Ranking of the lenses whose arcs stand out of the noise, against all non-lenses."""
+    rows = ~lens | (arc_snr > limit)
+    ranking = Ranking(z[rows], lens[rows])
+    if ranking.one_class:
+        return {}
+    rate = tpr_at_fpr(ranking, 1e-3)
+    return {
+        "arc_snr_above": limit,
+        "n_lenses": ranking.n_positive,
+        "auroc": auroc_delong(z[rows], lens[rows]).to_json(),
+        "tpr_at_fpr_1e-3": _plain(rate.tpr.to_json()) | {"resolved": rate.resolved},
     }
 
 
