@@ -106,6 +106,13 @@ def test_whatever_the_flow_says_no_muon_reaches_its_ceiling(first, ceiling):
     assert bool(from_flow(torch.tensor([[first, 0.0]]), limit)[0, 0] < limit[0])
 
 
+@pytest.mark.parametrize("second", [-1e9, -200.0, 200.0, 1e9])
+def test_a_distance_from_the_axis_is_a_number_however_heavy_the_tail(second):
+    """One draw that overflows makes every mean, and the index of the tail, no number."""
+    radius = from_flow(torch.tensor([[3.0, second]]), torch.tensor([1e5]))[0, 1]
+    assert 0 < float(radius) < float("inf")
+
+
 def test_features_are_finite_where_no_muon_can_arrive():
     condition = torch.tensor([[600.0, 1.4, 1, 2800.0], [1e8, 0.0, 56, 1000.0]])
     features = derived_features(condition)

@@ -14,6 +14,7 @@ from muonflow import physics
 __all__ = ["FEATURES", "derived_features", "from_flow", "from_source", "source_log_jacobian", "to_flow", "to_source"]
 
 FEATURES = ("ln E0/A", "ln A", "cos zenith", "ln slant depth", "ln threshold", "ln E0/(A threshold)", "ln Elbert mean")
+FARTHEST = 85.0  # |ln(r / m)|
 FEWEST = 1.0e-6  # muons: means below are one and the same
 
 
@@ -45,7 +46,8 @@ def to_flow(muons: Tensor, ceiling: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def from_flow(y: Tensor, ceiling: Tensor) -> Tensor:
-    """The inverse of `to_flow`: E = 1 / (exp(-y1) + 1 / C), r = exp(y2). Computed in float64; E stays below C after rounding.
+    """The inverse of `to_flow`: E = 1 / (exp(-y1) + 1 / C), r = exp(y2). Computed in float64; E stays below C after rounding,
+    and r finite in float32, however heavy the tails of a flow.
 
     >>> from_flow(torch.tensor([[200.0, 0.0]]), torch.tensor([1000.0])) < torch.tensor([[1000.0, 2.0]])
     tensor([[True, True]])
@@ -53,7 +55,7 @@ def from_flow(y: Tensor, ceiling: Tensor) -> Tensor:
     first, second = y.double().unbind(-1)
     limit = ceiling.double()
     energy = 1 / (torch.exp(-first) + 1 / limit)
-    muons = torch.stack([energy, torch.exp(second)], -1).to(y.dtype)
+    muons = torch.stack([energy, torch.exp(second.clamp(-FARTHEST, FARTHEST))], -1).to(y.dtype)
     below = ceiling.to(y.dtype) * (1 - torch.finfo(y.dtype).eps)  # a step or two below, in graphs of any format
     return torch.stack([torch.minimum(muons[..., 0], below), muons[..., 1]], -1)
 
