@@ -1,12 +1,15 @@
 """Metrics over a whole split, from predictions per event."""
 
+from collections.abc import Mapping
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 __all__ = [
     "ENERGY_BINS",
+    "Held",
     "auc_of_two_samples",
     "ks_distance",
     "multiplicity_distance",
@@ -35,6 +38,23 @@ def muon_weights(muons: Tensor, count: Tensor) -> Tensor:
     return (count[:, None] / held).expand(muons.shape[:2])
 
 
+class Held(NamedTuple):
+    """The packed muons of a split, one after another."""
+
+    event: Tensor  # [K]
+    observed: Tensor  # [K, 2] GeV, m
+    generated: Tensor
+    weight: Tensor  # [K] muons that each stands for
+
+    @staticmethod
+    def of(p: Mapping[str, Tensor]) -> "Held":
+        there = torch.nonzero(~torch.isnan(p["observed"][..., 0]).flatten()).flatten()
+        event = there // p["observed"].shape[1]
+        held = torch.bincount(event, minlength=len(p["count"]))
+        observed, generated = (p[name].flatten(0, 1).index_select(0, there) for name in ("observed", "generated"))
+        return Held(event, observed, generated, p["count"][event] / held[event])
+
+
 def ks_distance(a: Tensor, b: Tensor, weight_a: Tensor, weight_b: Tensor) -> float:
     """Largest difference of two weighted distribution functions (a distance, not a significance).
 
@@ -51,12 +71,10 @@ def ks_distance(a: Tensor, b: Tensor, weight_a: Tensor, weight_b: Tensor) -> flo
     return float(gap[last].max())
 
 
-def muon_distances(p: dict[str, Tensor]) -> dict[str, float]:
+def muon_distances(p: dict[str, Tensor], held: Held | None = None) -> dict[str, float]:
     """KS distances of energy and distance from the axis, generated against observed; shares of impossible energies."""
-    there = ~torch.isnan(p["observed"][..., 0])
-    weight = muon_weights(p["observed"], p["count"])[there]
-    observed, generated = p["observed"][there], p["generated"][there]
-    ceiling = (p["condition"][:, 0] / p["condition"][:, 2])[:, None].expand(there.shape)[there]
+    event, observed, generated, weight = held or Held.of(p)
+    ceiling = (p["condition"][:, 0] / p["condition"][:, 2])[event]
     filled = p["count"] > 0
     return {
         "ks_energy": ks_distance(observed[:, 0], generated[:, 0], weight, weight),
@@ -78,24 +96,22 @@ def wasserstein(a: Tensor, b: Tensor, weight_a: Tensor, weight_b: Tensor) -> flo
     return float((torch.cumsum(steps, 0)[:-1].abs() * values.diff()).sum())
 
 
-def wasserstein_in_bins(p: dict[str, Tensor], fewest: int = 200) -> dict[str, float]:
+def wasserstein_in_bins(p: dict[str, Tensor], held: Held | None = None, fewest: int = 200) -> dict[str, float]:
     """Largest Wasserstein distance of ln E and of ln r, generated against observed, over nine bins of the condition: thirds of
     the muons by primary energy, and by depth. A model may have every marginal right and no condition.
 
     From histograms of cells of 0.01, which takes no sorting: the distance is right to that.
     """
-    there = ~torch.isnan(p["observed"][..., 0])
-    event = torch.nonzero(there)[:, 0]
-    weight = muon_weights(p["observed"], p["count"])[there].double()
+    event, *samples, weight = held or Held.of(p)
     by_energy, by_depth = (_thirds(p["condition"][event, column]) for column in (0, 3))
     place = 3 * by_energy + by_depth
     enough = torch.bincount(place, minlength=9) >= fewest
     out = {}
     for k, name in enumerate(("w1_energy", "w1_radius")):
         shares = []
-        for kind in ("observed", "generated"):
-            cell = ((p[kind][there][:, k].log() - CELLS[0]) / CELL).long().clamp(0, CELLS[2] - 1)
-            counts = torch.bincount(place * CELLS[2] + cell, weight, minlength=9 * CELLS[2]).view(9, -1)
+        for values in samples:
+            cell = ((values[:, k].log() - CELLS[0]) / CELL).long().clamp(0, CELLS[2] - 1)
+            counts = torch.bincount(place * CELLS[2] + cell, weight.double(), minlength=9 * CELLS[2]).view(9, -1)
             shares.append(torch.cumsum(counts, 1) / counts.sum(1, keepdim=True))
         distances = (shares[0] - shares[1]).abs().sum(1)[enough] * CELL
         out[name] = float(distances.max()) if len(distances) else float("nan")
@@ -145,14 +161,13 @@ def pit_distances(p: dict[str, Tensor]) -> dict[str, float]:
     return out
 
 
-def tail_indices(p: dict[str, Tensor], share: float = 0.005) -> dict[str, float]:
+def tail_indices(p: dict[str, Tensor], held: Held | None = None, share: float = 0.005) -> dict[str, float]:
     """Hill's estimate of the upper tail of ln r of generated over that of observed muons: 1 where tails agree.
 
     From the farthest `share` of the muons, or the farthest 20."""
     from skyloom.flows import hill
 
-    there = ~torch.isnan(p["observed"][..., 0])
-    observed, generated = (torch.log(p[name][there][:, 1:].double()) for name in ("observed", "generated"))
+    observed, generated = (torch.log(values[:, 1:].double()) for values in (held or Held.of(p))[1:3])
     share = max(share, 20 / max(len(observed), 1))
     if share > 0.2:
         return {"hill_ratio": float("nan")}

@@ -13,6 +13,7 @@ from muonflow.latent import divergence, log_normal
 from muonflow.marginal import Marginal
 from muonflow.model import BundleFlow
 from muonflow.scores import (
+    Held,
     auc_of_two_samples,
     multiplicity_distance,
     muon_distances,
@@ -25,7 +26,7 @@ from skyloom.errors import ConfigError
 
 __all__ = ["LARGEST_COUNT", "SLOTS", "MuonBundles", "ceilings"]
 
-SLOTS = 32  # muons of an event that travel with the predictions; the first ones, of which order means nothing
+SLOTS = 16  # muons of an event that travel with the predictions; the first ones, of which order means nothing
 LARGEST_COUNT = 40  # multiplicities are compared one by one below, together from here on
 RANKED, RIVALS = 4, 9  # muons of an event that are ranked, and the generated ones among which they are
 BOX = 5.0  # deviations; a spline is the identity beyond
@@ -135,8 +136,8 @@ class MuonBundles(nn.Module):
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Multiplicities for every event; where the batch holds muons, also how well they are described.
 
-        `log_prob…` are sums over ALL muons of an event, in the coordinates (e, v); `observed` and `generated` [B, 32, 2] hold
-        its first 32 muons and as many generated ones (GeV, m), NaN where there are fewer; `pit` [B, 4, 2] is where an observed
+        `log_prob…` are sums over ALL muons of an event, in the coordinates (e, v); `observed` and `generated` [B, 16, 2] hold
+        its first 16 muons and as many generated ones (GeV, m), NaN where there are fewer; `pit` [B, 4, 2] is where an observed
         muon stands among generated ones of its own condition. `as_proton` and `as_iron` [B, 2] are one muon generated as if
         the primary had been that, and `log_weight` [B] what turns the first into the second.
         """
@@ -162,7 +163,7 @@ class MuonBundles(nn.Module):
     def score(self, predictions: dict[str, Tensor]) -> dict[str, float]:
         """Nats per muon in (e, v), over all muons at once, beside oracle, marginal and shuffled conditions; nats per event of
         the count; distances of one-dimensional distributions."""
-        p = predictions
+        p, held = predictions, Held.of(predictions)
         nll = per_muon(p["log_prob"], p["count"])
         marginal, shuffled = per_muon(p["log_prob_marginal"], p["count"]), per_muon(p["log_prob_shuffled"], p["count"])
         scores = {
@@ -173,10 +174,10 @@ class MuonBundles(nn.Module):
             "cond_gain": shuffled - nll,
             "nll_count": -float(p["log_prob_count"].mean()),
             "nll_event": -float((p["log_prob"] + p["log_prob_count"]).mean()),
-            **muon_distances(p),
+            **muon_distances(p, held),
             **pit_distances(p),
-            **tail_indices(p),
-            **wasserstein_in_bins(p),
+            **tail_indices(p, held),
+            **wasserstein_in_bins(p, held),
             "cond_gradient": float(p["condition_gradient"].nanmean()),
         }
         if "told_apart" in p:
