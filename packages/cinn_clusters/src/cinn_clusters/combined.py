@@ -20,6 +20,7 @@ from cinn_clusters.data import from_csv, from_tables, what_is_known, with_truth
 from cinn_clusters.embeddings import Embeddings, read_embeddings, stand_in
 from cinn_clusters.synthetic import merger_catalogue
 from skyloom.data import Columns, Data, fingerprint
+from skyloom.errors import ConfigError
 
 __all__ = ["from_files", "synthetic", "with_embeddings"]
 
@@ -32,16 +33,24 @@ def synthetic(
     information: float = 0.4,
     components: int = 16,
     shuffled: bool = False,
+    embeddings: str | Path | None = None,
+    filenames: str | Path | None = None,
 ) -> Data:
-    """The synthetic catalogue with stand-in embeddings (`cinn_clusters.embeddings.stand_in`).
+    """The synthetic catalogue with stand-in embeddings (`cinn_clusters.embeddings.stand_in`), or with those of its maps, from
+    the two files that `cinn_clusters.encoder.embed` writes.
 
     `log_prob_true` is of the true posterior given the scalars alone, so that `nll_excess` falls below zero where embeddings
     tell more than any use of the scalars could.
     """
     observables, unobservables = merger_catalogue(n_clusters, seed)
     data = from_tables(observables, unobservables, seed=seed, fractions=fractions, tau_floor=0.0, synthetic=True)
-    embeddings = Embeddings.from_arrays(*stand_in(observables, unobservables, size, information, seed))
-    joined = with_embeddings(data, embeddings, 0.0, components, shuffled, seed)
+    if embeddings is not None and filenames is not None:
+        known = read_embeddings(embeddings, filenames)
+    elif embeddings is filenames is None:
+        known = Embeddings.from_arrays(*stand_in(observables, unobservables, size, information, seed))
+    else:
+        raise ConfigError("embeddings of maps come as two files: data.embeddings=embeddings.npy data.filenames=filenames.npy.")
+    joined = with_embeddings(data, known, 0.0, components, shuffled, seed)
     return replace(joined, val=with_truth(joined.val), test=with_truth(joined.test), carry=(*joined.carry, "log_prob_true"))
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cinn_clusters.columns import LOOKBACK, TARGETS
+from cinn_clusters.columns import INPUT_NAMES, LOOKBACK, TARGETS
 from cinn_clusters.ensemble import Phase, fit_ensemble
-from cinn_clusters.sensitivity import Sensitivity, ablation, permutation, relative_errors
+from cinn_clusters.optimum import true_estimates
+from cinn_clusters.sensitivity import GROUPS, Sensitivity, ablation, permutation, relative_errors
 from cinn_clusters.sensitivity_map import sensitivity_map
 from skyloom.data import Columns, Data
 from skyloom.flows import from_json
@@ -37,7 +38,8 @@ def compare(
     seed: int = 0,
 ) -> dict[str, Any]:
     """Train the ensemble on the run's training split, and write into `compare/` of the run: `errors.json` (errors of the
-    ensemble's median and of the flow's median and maximum), and for both models `sensitivity_*.csv` with its heat-map.
+    ensemble's median, of the flow's median and maximum, and on synthetic clusters of those of the true posterior), and for both
+    models `sensitivity_*.csv` with its heat-map. A flow for inputs that may be missing is ablated too, by not being told.
 
     Arguments:
         epochs: Of the ensemble's phases, squared errors and absolute errors.
@@ -67,9 +69,8 @@ def compare(
     everything = fit(range(len(about["inputs"])))
     truth, context = test["target"], test["context"]
     constant = data.train["target"].median(0).values.expand_as(truth)
-    errors = _errors(
-        test, constant, {"ensemble": everything(context), "flow median": flow(context), "flow map": _map(task, context)}
-    )
+    estimates = {"ensemble": everything(context), "flow median": flow(context), "flow map": _map(task, context)}
+    errors = _errors(test, constant, estimates | _of_the_truth(test, about, seed))
     write_json(
         folder / "errors.json", {"synthetic": about["synthetic"], "rows": len(test), "relative mean absolute error": errors}
     )
@@ -81,6 +82,9 @@ def compare(
     if ablation_width is not None:
         narrow = partial(fit, width=ablation_width, epochs=ablation_epochs)
         tables["ensemble_ablation"] = ablation(narrow, context, truth, constant, test["cluster_id"])
+    if task.hidden:
+        withheld = {name: columns for name, columns in GROUPS.items() if LOOKBACK not in columns}  # it bounds the age
+        tables["flow_ablation"] = ablation(partial(_seeing, flow), context, truth, constant, test["cluster_id"], withheld)
     for name, table in tables.items():
         _write(table, folder / f"sensitivity_{name}.csv")
         with style():
@@ -121,6 +125,25 @@ def _logarithms(context: Tensor) -> Tensor:
     logarithms = context.float().log()
     logarithms[:, LOOKBACK] = context[:, LOOKBACK].float()
     return logarithms
+
+
+def _seeing(estimate: Callable[[Tensor], Tensor], columns: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """The estimate of a flow for inputs that may be missing, of those columns alone: an ablation without another training."""
+
+    def of(context: Tensor) -> Tensor:
+        given = torch.full_like(context, torch.nan)
+        given[:, list(columns)] = context[:, list(columns)]
+        return estimate(given)
+
+    return of
+
+
+def _of_the_truth(test: Columns, about: Mapping[str, Any], seed: int) -> dict[str, Tensor]:
+    """The median and the maximum of the true posterior, where there is one: synthetic clusters, scalars alone."""
+    if not about["synthetic"] or "log_prob_true" not in test.columns or len(about["inputs"]) > len(INPUT_NAMES):
+        return {}
+    found = true_estimates(test["context"].double().numpy(), from_json(about["target_transform"]), seed=seed)
+    return {f"true {name}": torch.as_tensor(values, dtype=torch.float32) for name, values in found.items()}
 
 
 def _map(task: Any, context: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from cinn_clusters.columns import INPUT_NAMES
 from cinn_clusters.cosmology import AGE_TODAY, expansion
 from cinn_clusters.synthetic import CATALOGUE_MASS, FIRST_MERGER, LAST_MERGER, SETTLING, SUBCLUSTER_CUT, merger_redshift
 
-__all__ = ["log_posterior", "posterior_draws"]
+__all__ = ["log_joint", "log_posterior", "posterior_draws"]
 
 Array = NDArray[np.float64]
 LN10 = float(np.log(10))
@@ -45,6 +45,11 @@ def log_posterior(context: Array, target: Array, ceiling: float, draws: int = 40
         ceiling: Where the mass ratios at the cap of 1 are taken to end.
         draws: Of the normalisation p(S | M500, t); its error is about `0.5 / sqrt(draws)`.
     """
+    return log_joint(context, target, ceiling) - _log_evidence(_Seen.of(context), draws, np.random.default_rng(seed))
+
+
+def log_joint(context: Array, target: Array, ceiling: float) -> Array:
+    """`ln p(y | x) + ln p(S | M500, t)` `[N]`: the posterior up to a constant of each cluster, without any chance in it."""
     seen, y = _Seen.of(context), np.asarray(target, dtype=np.float64)
     time, velocity, main, sub, ratio, pericentre = y.T
     log_main, log_ratio = np.log10(main), np.log10(1.8 * sub / main)
@@ -63,8 +68,7 @@ def log_posterior(context: Array, target: Array, ceiling: float, draws: int = 40
     expected = _pericentre(log_main, q)
     grazing = norm.logpdf(pericentre, expected, SPREAD_PERICENTRE) + np.log1p(-HEAD_ON)
     out += np.logaddexp(grazing, norm.logpdf(pericentre, expected - 1.2, SPREAD_PERICENTRE) + np.log(HEAD_ON))
-    out += _log_subhalo(seen.subhalo, seen.m500, q, seen.now - time)
-    return out - _log_evidence(seen, draws, np.random.default_rng(seed))
+    return out + _log_subhalo(seen.subhalo, seen.m500, q, seen.now - time)
 
 
 def posterior_draws(context: Array, n: int, seed: int = 0, proposals: int = 4000) -> Array:
