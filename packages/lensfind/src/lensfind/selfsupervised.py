@@ -4,7 +4,6 @@ Each takes a `LensFinder` and trains its backbone. Views of a cutout are symmetr
 broader PSF and more noise: what a camera might have done. Colours and brightness stay, for they are signal.
 """
 
-import itertools
 import math
 from typing import Any
 
@@ -16,6 +15,7 @@ from lensfind.models.ridges import gaussian_blur
 from lensfind.task import LensFinder
 from skyloom.data import Batch
 from skyloom.errors import ConfigError
+from skyloom.selfsupervised import agreement, collapse, projector, queue_contrast
 
 __all__ = ["MaskedImages", "MomentumContrast", "SimSiam", "backbone_of", "collapse", "patch_mask", "tokens_of", "views"]
 
@@ -52,23 +52,6 @@ def views(images: Tensor, noise: Tensor, shift: int = 3, extra_noise: float = 0.
     return seen + level * noise * torch.randn_like(seen)
 
 
-def collapse(z: Tensor) -> Tensor:
-    """Mean standard deviation per dimension of normalised z [B, d], times sqrt d: near 1 if spread out, 0 if all are one."""
-    return F.normalize(z, dim=1).std(dim=0).mean() * z.shape[1] ** 0.5
-
-
-def _mlp(widths: list[int], last_norm: bool) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for k, (a, b) in enumerate(itertools.pairwise(widths)):
-        final = k == len(widths) - 2
-        layers.append(nn.Linear(a, b, bias=final and not last_norm))
-        if not final:
-            layers += [nn.BatchNorm1d(b), nn.ReLU()]
-        elif last_norm:
-            layers.append(nn.BatchNorm1d(b, affine=False))
-    return nn.Sequential(*layers)
-
-
 class _Pretraining(nn.Module):
     """Validated by its own loss: lower is better, and nothing is scored."""
 
@@ -95,8 +78,8 @@ class SimSiam(_Pretraining):
 
     def __init__(self, finder: LensFinder, dimensions: int = 128, hidden: int = 64):
         super().__init__(finder)
-        self.project = _mlp([self.width, dimensions, dimensions], last_norm=True)
-        self.guess = _mlp([dimensions, hidden, dimensions], last_norm=False)
+        self.project = projector([self.width, dimensions, dimensions], last_norm=True)
+        self.guess = projector([dimensions, hidden, dimensions], last_norm=False)
 
     def pair(self, batch: Batch) -> tuple[Tensor, Tensor]:
         images = batch["image"]
@@ -105,7 +88,7 @@ class SimSiam(_Pretraining):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         z = [self.project(self.embed(view)) for view in self.pair(batch)]
         p = [self.guess(each) for each in z]
-        loss = -(F.cosine_similarity(p[0], z[1].detach()) + F.cosine_similarity(p[1], z[0].detach())).mean() / 2
+        loss = (agreement(p[0], z[1]) + agreement(p[1], z[0])) / 2
         return {"loss": loss, "spread": collapse(z[0].detach())}
 
 
@@ -124,7 +107,7 @@ class MomentumContrast(_Pretraining):
         super().__init__(finder)
         import copy
 
-        self.project = _mlp([self.width, self.width, dimensions], last_norm=False)
+        self.project = projector([self.width, self.width, dimensions], last_norm=False)
         self.slow = nn.ModuleList([copy.deepcopy(self.backbone), copy.deepcopy(self.project)]).requires_grad_(False)
         self.momentum, self.temperature = momentum, temperature
         self.register_buffer("queue", F.normalize(torch.randn(keys, dimensions), dim=1))
@@ -154,8 +137,7 @@ class MomentumContrast(_Pretraining):
             self.follow()
         q = F.normalize(self.project(self.embed(views(images, noise))), dim=1)
         k = self.keys(views(images, noise))
-        logits = torch.cat([(q * k).sum(dim=1, keepdim=True), q @ self.queue.clone().T], dim=1) / self.temperature
-        loss = F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+        loss = queue_contrast(q, k, self.queue.clone(), self.temperature)
         if self.training:
             self.remember(k)
         return {"loss": loss, "spread": collapse(q.detach())}
