@@ -152,6 +152,8 @@ def test_signal_to_noise_and_truth_are_nan_where_there_is_no_lens(lsst, populati
     for key in ("theta_E", "arc_snr", "magnification"):
         assert rows[key].isnan().tolist() == [False, True, True, True]
     assert rows["arc_snr"][0] > 5
+    assert 0 < rows["flux_ratio"][0] < 1
+    assert rows["flux_ratio"][1:].isnan().all()
 
 
 def test_mistakes_are_named(lsst, population):
@@ -214,6 +216,48 @@ def test_no_single_number_tells_a_lens(balanced):
         assert 0.4 < roc_auc_score(lens, column) < 0.6
 
 
+def small_network() -> torch.nn.Sequential:
+    def layer(before: int, after: int, stride: int = 1) -> list[torch.nn.Module]:
+        convolution = torch.nn.Conv2d(before, after, 3, stride, padding=1, bias=False)
+        return [convolution, torch.nn.BatchNorm2d(after), torch.nn.ReLU()]
+
+    pool = torch.nn.MaxPool2d(2)
+    head = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(96, 1), torch.nn.Flatten(0)]
+    return torch.nn.Sequential(*layer(3, 24, 2), *layer(24, 32), pool, *layer(32, 64), pool, *layer(64, 96), *head)
+
+
+def taught(images: torch.Tensor, lens: torch.Tensor, epochs: int) -> torch.nn.Sequential:
+    """The small network after supervised training on all symmetries of the square."""
+    torch.manual_seed(0)
+    network, batches = small_network(), -(-len(images) // 64)
+    optimizer = torch.optim.AdamW(network.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, epochs * batches)
+    for _ in range(epochs):
+        for rows in torch.randperm(len(images)).split(64):
+            seen = torch.rot90(images[rows], int(torch.randint(4, ())), (2, 3))
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(network(seen), lens[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return network.eval()
+
+
+@pytest.mark.slow
+def test_what_no_number_tells_a_small_network_sees(lsst, population, balanced):
+    """Shape tells: a network of 90,000 weights is taught by 6,000 cutouts what leaves trees on single numbers below 0.75."""
+    from sklearn.metrics import roc_auc_score
+
+    seeds, kinds = row_seeds(12, "x", "y", 6000), draw_kinds(12, "x", "y", 6000, 0.5, population)
+    parts = [simulate(seeds[k : k + 64], kinds[k : k + 64], lsst, population, 40)["image"] for k in range(0, 6000, 64)]
+    stretch = torch.tensor([20.0, 30.0, 40.0])[:, None, None]  # nJy
+    network = taught(torch.asinh(torch.cat(parts) / stretch), (kinds == LENS).float(), epochs=14)
+    images, lens = balanced
+    with torch.no_grad():
+        score = network(torch.asinh(torch.from_numpy(images) / stretch))
+    assert roc_auc_score(lens, score.numpy()) > 0.88
+
+
 def test_cores_are_equally_bright_in_both_classes(balanced):
     images, lens = balanced
     core = images[:, :, 18:22, 18:22].sum(axis=(1, 2, 3))
@@ -245,6 +289,27 @@ def test_sources_may_be_images(lsst, tmp_path):
         scene.source_q = torch.ones(6)
         arcs.append(render(scene, lsst, 40, population=p)[1])
     assert ((arcs[0] - arcs[1]).abs().amax(dim=(1, 2, 3)) / arcs[0].amax(dim=(1, 2, 3))).max() < 0.02
+
+
+def test_some_arcs_drown_in_the_noise(lsst):
+    """The default sources reach from arcs that blaze to arcs below S/N = 8; without faint ones all are far above it."""
+    seeds, kinds = row_seeds(8, "x", "y", 400), kinds_of("lens", 400)
+    snr = simulate(seeds, kinds, lsst, Population(), 40)["arc_snr"]
+    assert 0.002 < (snr < 8).float().mean() < 0.05
+    assert (snr < 20).float().mean() > 0.02
+    assert snr.median() > 100
+    with pytest.raises(ConfigError, match="faint_sources"):
+        Population(faint_sources=1.5)
+
+
+def test_a_row_is_the_same_but_for_the_sources_that_became_faint(lsst):
+    seeds, kinds = row_seeds(8, "x", "y", 64), kinds_of("lens", 64)
+    none, some = (draw_scenes(seeds, kinds, Population(faint_sources=share), lsst, 40) for share in (0.0, 0.25))
+    fainter = some.source_flux[:, 0] != none.source_flux[:, 0]
+    assert 4 < fainter.sum() < 32
+    assert (some.source_flux[fainter] < none.source_flux[fainter]).all()
+    assert torch.equal(some.theta_e, none.theta_e)
+    assert torch.equal(some.lens_flux, none.lens_flux)
 
 
 def test_clumps_take_light_from_the_source_and_add_none(lsst):
