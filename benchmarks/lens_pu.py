@@ -44,7 +44,7 @@ from skyloom.training.schedules import Cosine
 
 torch.set_num_threads(1)
 CACHE = Path(os.environ.get("SKYLOOM_CACHE", "cache"))
-SEEDS, UNLABELED, VALIDATION, BATCH, EPOCHS = 5, 8000, 4000, 64, 12
+SEEDS, UNLABELED, VALIDATION, BATCH, EPOCHS = 3, 8000, 4000, 64, 10
 RISKS = ("nnPU", "oracle", "U as negatives")
 
 

@@ -101,7 +101,7 @@ class TreeFinder(Scored):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         columns = features(batch["image"].float().cpu(), self.about)
-        logit = torch.from_numpy(self.logit(columns)).float()
+        logit = torch.from_numpy(self.logit(columns)).float().to(self.slope.device)
         return {"logit": logit} | self.calibrated(logit)
 
     def logit(self, columns: dict[str, np.ndarray]) -> np.ndarray:
