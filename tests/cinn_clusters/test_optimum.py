@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cinn_clusters import data
-from cinn_clusters.optimum import true_estimates
+from cinn_clusters.optimum import true_coverage, true_estimates
 from cinn_clusters.truth import log_joint, posterior_draws
 from skyloom.flows import from_json
 
@@ -44,6 +44,13 @@ def test_the_maximum_is_above_every_draw_and_stands_still(found):
     again = true_estimates(context[:10], to_target, draws=100, steps=400, seed=5)["map"]
     moved = np.abs(again - best[:10])[best[:10, RATIO] < 1] / np.std(best, 0)
     assert np.median(moved) < 0.05
+
+
+def test_its_intervals_hold_the_share_that_they_claim(found):
+    context, target, _, _ = found
+    for level in (0.68, 0.95):
+        share = true_coverage(context, target, level, draws=100)
+        assert np.abs(share - level).max() < 4 * np.sqrt(level * (1 - level) / len(context))
 
 
 def test_no_estimate_errs_less_than_the_true_median_and_the_maximum_errs_more(found):

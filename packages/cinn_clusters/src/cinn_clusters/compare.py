@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cinn_clusters.columns import INPUT_NAMES, LOOKBACK, TARGETS
 from cinn_clusters.ensemble import Phase, fit_ensemble
-from cinn_clusters.optimum import true_estimates
+from cinn_clusters.optimum import true_coverage, true_estimates
 from cinn_clusters.sensitivity import GROUPS, Sensitivity, ablation, permutation, relative_errors
 from cinn_clusters.sensitivity_map import sensitivity_map
 from skyloom.data import Columns, Data
@@ -70,10 +70,10 @@ def compare(
     truth, context = test["target"], test["context"]
     constant = data.train["target"].median(0).values.expand_as(truth)
     estimates = {"ensemble": everything(context), "flow median": flow(context), "flow map": _map(task, context)}
-    errors = _errors(test, constant, estimates | _of_the_truth(test, about, seed))
-    write_json(
-        folder / "errors.json", {"synthetic": about["synthetic"], "rows": len(test), "relative mean absolute error": errors}
-    )
+    exact, covered = _of_the_truth(test, about, seed)
+    errors = _errors(test, constant, estimates | exact)
+    found = {"synthetic": about["synthetic"], "rows": len(test), "relative mean absolute error": errors}
+    write_json(folder / "errors.json", found | ({"coverage of the true posterior": covered} if covered else {}))
     scattered = {"clusters": test["cluster_id"], "snapshots": test["snapshot"], "lookback": LOOKBACK, "repeats": repeats}
     tables = {
         "ensemble_permutation": permutation(everything, context, truth, constant, **scattered),
@@ -138,12 +138,18 @@ def _seeing(estimate: Callable[[Tensor], Tensor], columns: Sequence[int]) -> Cal
     return of
 
 
-def _of_the_truth(test: Columns, about: Mapping[str, Any], seed: int) -> dict[str, Tensor]:
-    """The median and the maximum of the true posterior, where there is one: synthetic clusters, scalars alone."""
+def _of_the_truth(test: Columns, about: Mapping[str, Any], seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Of the true posterior, where there is one (synthetic clusters, scalars alone): its median and its maximum, and the
+    share of these rows that its intervals hold."""
     if not about["synthetic"] or "log_prob_true" not in test.columns or len(about["inputs"]) > len(INPUT_NAMES):
-        return {}
-    found = true_estimates(test["context"].double().numpy(), from_json(about["target_transform"]), seed=seed)
-    return {f"true {name}": torch.as_tensor(values, dtype=torch.float32) for name, values in found.items()}
+        return {}, {}
+    context, target = test["context"].double().numpy(), test["target"].double().numpy()
+    found = true_estimates(context, from_json(about["target_transform"]), seed=seed)
+    covered = {
+        f"{level:.0%}": dict(zip([c.symbol for c in TARGETS], true_coverage(context, target, level).tolist(), strict=True))
+        for level in (0.68, 0.95)
+    }
+    return {f"true {name}": torch.as_tensor(values, dtype=torch.float32) for name, values in found.items()}, covered
 
 
 def _map(task: Any, context: Tensor) -> Tensor:

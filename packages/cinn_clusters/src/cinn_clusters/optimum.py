@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from cinn_clusters.data import RATIO_CEILING
+from cinn_clusters.posteriors import interval_coverage
 from cinn_clusters.truth import log_joint, posterior_draws
+from skyloom.calibration import pit
 
-__all__ = ["true_estimates"]
+__all__ = ["true_coverage", "true_estimates"]
 
 Array = NDArray[np.float64]
 HIGHEST_RATIO = 1.0
@@ -55,6 +57,16 @@ def true_estimates(
     mode = density(at)[1]
     mode[:, 4] = np.minimum(mode[:, 4], HIGHEST_RATIO)
     return {"median": np.median(sample, 1), "map": mode}
+
+
+def true_coverage(context: Array, target: Array, level: float, draws: int = 300, seed: int = 0) -> Array:
+    """Share of mergers `target` `[N, 6]` inside of the true posterior's central intervals of probability `level`, per target.
+
+    Of few hundred mergers it departs from `level` by chance, and a flow's coverage of the same rows with it.
+    """
+    sample = torch.as_tensor(posterior_draws(context, draws, seed))
+    generator = torch.Generator().manual_seed(seed)
+    return interval_coverage(pit(sample, torch.as_tensor(target), generator), level).numpy()
 
 
 def _coordinates(to_target: Any, mergers: Array, context: torch.Tensor, ceiling: float) -> Array:
