@@ -146,6 +146,17 @@ def test_the_comparison_of_a_run_is_written_beside_it(tmp_path, monkeypatch):
     assert errors["synthetic"]
     assert errors["relative mean absolute error"]["flow median"]["M"] < 0.7
     assert said["ensemble"] < 1.1
+    assert said["true median"] < said["true map"]
+    assert 0.4 < errors["coverage of the true posterior"]["68%"]["M"] < 0.95
     for name in ("ensemble_permutation", "flow_permutation"):
         assert (tmp_path / "compare" / f"sensitivity_{name}.png").stat().st_size > 10_000
         assert len((tmp_path / "compare" / f"sensitivity_{name}.csv").read_text().splitlines()) == 9
+
+
+def test_a_flow_for_missing_inputs_is_ablated_by_not_being_told():
+    from cinn_clusters.compare import _seeing
+
+    told = torch.arange(14.0).reshape(2, 7)
+    found = _seeing(lambda context: context, [0, 2, 5])(told)
+    assert torch.equal(found[:, [0, 2, 5]], told[:, [0, 2, 5]])
+    assert torch.isnan(found[:, [1, 3, 4, 6]]).all()
