@@ -67,7 +67,7 @@ PROPERTIES: tuple[Property, ...] = (
     Property(
         "balmer_decrement", "H$\\alpha$/H$\\beta$", "", (), "magma", _ratio, ("halpha_flux", "hbeta_flux")
     ),
-    Property("log_kron_radius", "log Kron radius", "pixel", ("kron_radius",), "plasma", _positive_log10),
+    Property("log_kron_radius", "log Kron radius", "pixel", ("kron_radius",), "plasma", _positive_log10, support=(0.0, 1e5)),
     Property("concentration", "concentration", "", ("concentration",), "cividis", support=(-50.0, 50.0)),
     Property("asymmetry", "asymmetry", "", ("asymmetry",), "RdYlBu", support=(-50.0, 50.0)),
     Property("smoothness", "smoothness", "", ("smoothness",), "RdYlGn", support=(-50.0, 50.0)),
@@ -75,7 +75,7 @@ PROPERTIES: tuple[Property, ...] = (
     Property("sersic_index", "Sérsic index", "", ("sersic_sersic_vis_index", "sersic_index"), "coolwarm", support=(0.05, 20.0)),
     Property(
         "log_sersic_radius", "log Sérsic radius", "pixel", ("sersic_sersic_vis_radius", "sersic_radius"), "plasma",
-        _positive_log10,
+        _positive_log10, support=(0.0, 1e5),
     ),
     Property(
         "axis_ratio", "Sérsic axis ratio", "", ("sersic_sersic_vis_axis_ratio", "axis_ratio"), "viridis", support=(0.0, 1.0)
@@ -83,24 +83,27 @@ PROPERTIES: tuple[Property, ...] = (
     Property("ellipticity", "ellipticity", "", ("ellipticity",), "viridis", support=(0.0, 1.0)),
     Property("spiral_arms", "votes for spiral arms", "", ("has_spiral_arms_yes",), "viridis", support=(0.0, 1.0)),
     Property("edge_on", "votes for edge-on", "", ("disk_edge_on_yes",), "viridis", support=(0.0, 1.0)),
-    Property("log_snr_b", "log S/N (blue arm)", "", ("SNR_B",), "viridis", _positive_log10),
-    Property("log_snr", "log S/N (red arm)", "", ("SNR_R",), "viridis", _positive_log10),
-    Property("log_snr_z", "log S/N (infrared arm)", "", ("SNR_Z",), "viridis", _positive_log10),
+    Property("log_snr_b", "log S/N (blue arm)", "", ("SNR_B",), "viridis", _positive_log10, support=(0.0, 1e5)),
+    Property("log_snr", "log S/N (red arm)", "", ("SNR_R",), "viridis", _positive_log10, support=(0.0, 1e5)),
+    Property("log_snr_z", "log S/N (infrared arm)", "", ("SNR_Z",), "viridis", _positive_log10, support=(0.0, 1e5)),
     # of galaxy clusters in simulations
-    Property("log_m500", "log $M_{500}$", "$10^{10}M_\\odot/h$", ("Group_M_Crit500",), "plasma", _positive_log10),
+    Property(
+        "log_m500", "log $M_{500}$", "$10^{10}M_\\odot/h$", ("Group_M_Crit500",), "plasma", _positive_log10, support=(0.0, 9e5)
+    ),
     Property("collision_time", "cosmic age at the last collision", "Gyr", ("last_T_coll",), "viridis", support=(0.0, 14.0)),
     Property("log_collision_velocity", "log collision velocity", "km/s", ("last_V_coll",), "viridis", support=(0.0, 5.0)),
     Property(
         "log_collision_mass", "log $M_{500}$ at the collision", "$10^{14}M_\\odot$", ("last_M_Crit500_coll",), "plasma",
-        _positive_log10,
+        _positive_log10, support=(0.0, 9e5),
     ),
     Property(
-        "log_subcluster_mass", "log subcluster mass", "$10^{14}M_\\odot$", ("last_Subcluster_mass",), "plasma", _positive_log10
+        "log_subcluster_mass", "log subcluster mass", "$10^{14}M_\\odot$", ("last_Subcluster_mass",), "plasma", _positive_log10,
+        support=(0.0, 9e5),
     ),
     Property("log_mass_ratio", "log mass ratio", "", ("last_Mass_ratio",), "coolwarm", _positive_log10, support=(0.0, 1.0)),
     Property("log_pericentre", "log pericentre distance", "kpc", ("last_d_peri",), "viridis", support=(-1.0, 5.0)),
     Property("lookback_time", "lookback time of the snapshot", "Gyr", ("lookback_time_Gyr",), "cividis", support=(0.0, 14.0)),
-    Property("det_quality_flag", "detection quality flag", "", ("det_quality_flag",), "viridis", support=(0.0, np.inf)),
+    Property("det_quality_flag", "detection quality flag", "", ("det_quality_flag",), "viridis", support=(0.0, 9e5)),
 )  # fmt: skip
 
 NUISANCES = ("log_snr_b", "log_snr", "log_snr_z", "det_quality_flag")
