@@ -68,7 +68,7 @@ def _held_out(x: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> np.ndarray:
             predicted[test] = truth[train][0]
             continue
         model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=200, tol=1e-3)
-        with warnings.catch_warnings():  # shuffled classes have no optimum near; which class is likeliest is settled long before
+        with warnings.catch_warnings():  # shuffled classes have no optimum near, nor need of it
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit((x[train] - mean) / size, truth[train])
         predicted[test] = model.predict((x[test] - mean) / size)
