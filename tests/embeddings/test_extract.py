@@ -120,6 +120,22 @@ def test_a_run_is_taken_by_its_directory(monkeypatch):
         network.embed(RNG.normal(size=(3, 5, 4, 4)).astype(np.float32))
 
 
+def test_a_finder_gets_fluxes_as_they_are_and_a_backbone_scaled_ones(folder, tmp_path, monkeypatch):
+    seen = []
+
+    class Recorded:
+        size = 4
+
+        def embed(self, images, normalise):
+            seen.append(normalise)
+            return np.zeros((len(images), 3), np.float32)
+
+    monkeypatch.setattr("embeddings.extract.network_named", lambda *_: Recorded())
+    for k, network in enumerate(("run:somewhere", "aion", "timm:resnet18", "astropt")):
+        extract(network, str(folder), str(tmp_path / str(k)))
+    assert list(dict.fromkeys(seen[:1] + seen[-1:])) == ["none", "per_image"] and set(seen) == {"none", "per_image"}
+
+
 def test_what_is_not_installed_is_said_with_where_it_comes_from():
     for name in ("aion", "astropt", "astroclip"):
         with pytest.raises(ConfigError, match=f"network={name} needs"):

@@ -25,7 +25,7 @@ def extract(
     weights: str | None = None,
     pretrained: bool = False,
     size: int | None = None,
-    normalise: str = "per_image",
+    normalise: str | None = None,
     pooling: str = "mean",
     limit: int | None = None,
     save_every: int = 20,
@@ -39,7 +39,8 @@ def extract(
         output: Folder of the arrays.
         weights: File of weights for timm; `pretrained` takes those that timm knows, over the network.
         size: Side to which images are resized [pixel]; null: as the network wants.
-        normalise: `per_image` (mean 0, deviation 1 of each band), `timm` (that of the weights), `none`.
+        normalise: `per_image` (mean 0, deviation 1 of each band), `timm` (that of the weights), `none`; null: `none` for
+            networks that scale fluxes themselves (a finder's run, AION), `per_image` for the others.
         pooling: Of tokens, where the network gives these: `mean`, `last`, `exp_decay`.
         limit: Stop after so many images.
         save_every: Batches, after which a stop costs nothing.
@@ -50,6 +51,8 @@ def extract(
         raise ConfigError("say which network=, which images= and where to write (output=).")
     source = image_source(Path(images))
     model = network_named(network, source.bands, source.size if size is None else size, weights, pretrained, pooling, device)
+    if normalise is None:
+        normalise = "none" if network.startswith("run:") or network == "aion" else "per_image"
     about = {"network": network, "weights": weights, "normalise": normalise, "size": model.size, "pooling": pooling}
     writer = Writer(Path(output), source, about, save_every)
     for rows in writer.left(batch, limit):
