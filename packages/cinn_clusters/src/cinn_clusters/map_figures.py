@@ -67,7 +67,8 @@ def embedding_plane(p: Predictions, about: Mapping[str, Any]) -> tuple[Any, dict
     colours = {"Time since the merger [Gyr]": (_since(p), "viridis_r"), "Mass ratio": (p["target"][:, RATIO], "cividis")}
     for axis, (label, (values, colormap)) in zip(axes, colours.items(), strict=True):
         dots = axis.scatter(*plane.T, c=np.maximum(values, 0.02), cmap=colormap, norm="log", s=4, linewidths=0)
-        figure.colorbar(dots, ax=axis, label=label)
+        bar = figure.colorbar(dots, ax=axis, label=label, ticks=[0.03, 0.1, 0.2, 0.5, 1, 2, 5, 10], format="%g")
+        bar.minorticks_off()
         axis.set_xlabel(f"First component ({share[0]:.0%} of variance)")
     axes[0].set_ylabel(f"Second component ({share[1]:.0%})")
     return figure, {"plane": plane, "share": share}
