@@ -1,6 +1,6 @@
 """Muon bundles beside the same model written plainly with zuko and nflows, and the memory of a stream of muons.
 
-make bench name=muonflow            # everything; parts=training,generation,memory; quick=1 or share=0.05 for less
+make bench name=muonflow            # everything; parts=training,generation,memory,device; quick=1 or share=0.05 for less
 
 Plain means as the libraries' documentation shows and as earlier work did it: the context network runs once per muon, and
 bundles are drawn event by event. The networks have the same layers and widths; each case is timed in this process, interleaved.
@@ -20,7 +20,7 @@ sys.path.append(sys.path.pop(0))  # this folder last: the package is found befor
 
 import numpy as np
 import torch
-from compare import interleaved, row, write_table
+from compare import RESULTS, interleaved, row, write_table
 from torch import nn
 
 from muonflow import BundleGenerator, MuonBundles, showers
@@ -196,17 +196,58 @@ def memory(share: float) -> list[str]:
     return notes
 
 
+def device(seconds: float = 3.0) -> list[str]:
+    """Muons per second of wall clock that `BundleGenerator` makes on an accelerator, counts and constraints included."""
+    if not torch.cuda.is_available():
+        return []
+    data = split(showers.simulate(100_000, 1, 2.0, 0.01, seed=0), {"synthetic": True, "oracle": "elbert"})
+    torch.manual_seed(0)
+    task = MuonBundles(data.about).to("cuda")
+    train = step(task.parameters(), lambda: task.losses(batch)["loss"])
+    for _ in range(150):  # so that bundles have the size of bundles
+        batch = data.train.__getitems__(torch.randint(len(data.train), (2048,)))
+        batch = {name: value.to("cuda") for name, value in batch.items()}
+        train()
+    generator = BundleGenerator(task)
+    filled = data.test.where(data.test.count > 0).condition
+    condition = filled[torch.randint(len(filled), (1_000_000,))].to("cuda")
+    made, began = 0, 0.0
+    for turn in range(1000):
+        if turn == 2:  # the first calls warm up
+            torch.cuda.synchronize()
+            made, began = 0, time.perf_counter()
+        made += len(generator(*condition.unbind(1), seed=turn, extrapolate=True).energy)
+        torch.cuda.synchronize()
+        if turn > 2 and time.perf_counter() - began > seconds:
+            break
+    rate = made / (time.perf_counter() - began)
+    return [f"Generation on one {torch.cuda.get_device_name()}: {rate:,.0f} muons per second, a million bundles a call."]
+
+
+def kept(rows: list[dict], notes: list[str]) -> tuple[list[dict], list[str]]:
+    """With what an earlier call measured of the parts that this one left out."""
+    if not (RESULTS / "muonflow.json").exists():
+        return rows, notes
+    earlier = json.loads((RESULTS / "muonflow.json").read_text())
+    new, about = {(r["case"], r["peer"]) for r in rows}, {note.split()[0] + note.split()[1] for note in notes}
+    rows = [r for r in earlier["rows"] if (r["case"], r["peer"]) not in new] + rows
+    return rows, [n for n in earlier["notes"].split("\n\n") if n and n.split()[0] + n.split()[1] not in about] + notes
+
+
 def main(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
     if "stream" in given:
         stream(given["stream"])
         return
     quick = given.get("quick") == "1"
-    parts = set(given.get("parts", "training,generation,memory").split(","))
+    parts = set(given.get("parts", "training,generation,memory,device").split(","))
     share = float(given.get("share", 0.1 if quick else 1.0))  # of the full work
     rows, notes = timed(parts, 3 if quick else 7, share) if parts & {"training", "generation"} else ([], [])
+    if "device" in parts:
+        notes += device()
     if "memory" in parts:
         notes += memory(share)
+    rows, notes = kept(rows, notes)
     write_table("muonflow", "Muon bundles: one context per event, all muons in one call", rows, "\n\n".join(notes))
 
 

@@ -18,7 +18,8 @@ from torch.distributions import Transform, constraints
 
 __all__ = ["ROWS_AT_ONCE", "Bound", "Given", "Step", "run"]
 
-ROWS_AT_ONCE = 8192  # rows through all layers together where no gradient is kept
+ROWS_AT_ONCE = 8192  # rows through all layers together where no gradient is kept: what fits the cache of a core
+ROWS_ON_A_DEVICE = 1 << 21  # elsewhere: enough to fill it, few enough for its memory
 MANY_DRAWS = 256  # from here on the draws of an object lie next to each other; below, the objects do
 LARGEST = 1e9  # coordinates beyond, in the flow's own units, are read as this: squares, products and gradients stay finite
 
@@ -145,7 +146,8 @@ class Bound(Transform):
         return z.permute(1, 2, 0).reshape(*shape, -1), ladj.reshape(shape)
 
     def _in_chunks(self, y: Tensor, givens: list[Given | None], inverse: bool) -> tuple[Tensor, Tensor]:
-        whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or y[0].numel() <= ROWS_AT_ONCE
+        most = ROWS_AT_ONCE if y.device.type == "cpu" else ROWS_ON_A_DEVICE
+        whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or y[0].numel() <= most
         if whole and y.shape[1] == 1:  # two axes are handled faster than three
             flat = [g if g is None else Given(g.value.squeeze(1), g.ready) for g in givens]
             z, ladj = self.runner(self.steps, flat, y.squeeze(1).contiguous(), inverse)
@@ -153,7 +155,7 @@ class Bound(Transform):
         if whole:
             return self.runner(self.steps, givens, y.contiguous(), inverse)
         out, total = torch.empty_like(y, memory_format=torch.contiguous_format), y.new_empty(y.shape[1:])
-        for outer, inner in _tiles(y.shape[1], y.shape[2]):
+        for outer, inner in _tiles(y.shape[1], y.shape[2], most):
             few = [g if g is None else Given(_slice(g.value, outer, inner), g.ready) for g in givens]
             part = y[:, outer, inner].contiguous()
             out[:, outer, inner], total[outer, inner] = self.runner(self.steps, few, part, inverse)
@@ -205,10 +207,10 @@ def _runs(contexts: Sequence[Tensor | None]) -> Iterator[tuple[list[int], Tensor
         yield members, contexts[members[-1]]
 
 
-def _tiles(outer: int, inner: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks of at most `ROWS_AT_ONCE` rows, as wide as possible along the inner axis."""
-    width = min(inner, ROWS_AT_ONCE)
-    height = max(1, ROWS_AT_ONCE // width)
+def _tiles(outer: int, inner: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of at most `most` rows, as wide as possible along the inner axis."""
+    width = min(inner, most)
+    height = max(1, most // width)
     for top in range(0, outer, height):
         for left in range(0, inner, width):
             yield slice(top, top + height), slice(left, left + width)
