@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dodo_closure.closure import Closure
     from dodo_closure.conserve import limit, project
     from dodo_closure.data import prepared, synthetic
+    from dodo_closure.discs import Discs
     from dodo_closure.fluxes import conservation_error, flux_factor, total_density
     from dodo_closure.invariants import invariants27
     from dodo_closure.minerbo import crossing_discriminant, inverse_langevin, langevin, maximum_entropy
@@ -41,6 +42,7 @@ _HOME = {
     "project": "conserve",
     "prepared": "data",
     "synthetic": "data",
+    "Discs": "discs",
     "conservation_error": "fluxes",
     "flux_factor": "fluxes",
     "total_density": "fluxes",
@@ -60,9 +62,10 @@ _HOME = {
     "ClosureTask": "task",
 }
 _MODULES = (
-    *("boosts", "box3d", "caps", "closure", "conserve", "conversion", "data", "emu", "figures", "fluxes", "golden", "inspect"),
-    *("invariants", "layout", "losses", "minerbo", "mlp", "model", "predict", "prepare", "qke", "quadrature", "readers"),
-    *("reference", "rows", "sky", "states", "steerable", "tables", "task", "tiers", "truth"),
+    *("boosts", "box3d", "caps", "closure", "conserve", "conversion", "data", "discs", "emu", "figures"),
+    *("fluxes", "golden", "inspect", "invariants", "layout", "losses", "minerbo", "mlp", "model", "predict"),
+    *("prepare", "qke", "quadrature", "readers", "reference", "rows", "sky", "states", "steerable", "tables"),
+    *("task", "tiers", "truth"),
 )
 
 __all__ = [
@@ -71,6 +74,7 @@ __all__ = [
     "Closure",
     "ClosureTask",
     "CrossingAware",
+    "Discs",
     "EquivariantResidual",
     "Lebedev",
     "Product",

@@ -23,16 +23,18 @@ from torch import Tensor
 from dodo_closure.caps import cap_moments
 from dodo_closure.conserve import limit
 from dodo_closure.conversion import Conversion, alike, convert, crossing_frames, jump
+from dodo_closure.discs import Discs, disc_moments
 from dodo_closure.fluxes import flux, flux_factor, heavy_average, is_physical, total_density
 from dodo_closure.minerbo import maximum_entropy
 from dodo_closure.quadrature import CrossingAware, Ring, Rule, frames
 from skyloom.errors import ConfigError, DataError, nearest
 
-__all__ = ["STEEPEST", "Adaptive", "Diagnostics", "Variant", "asymptotic_state", "electron_change"]
+__all__ = ["STEEPEST", "Adaptive", "Diagnostics", "Integrator", "Variant", "asymptotic_state", "electron_change"]
 
 Variant = Literal["box", "smooth", "pairwise"]
 STEEPEST = 0.98  # flux factor that the default rule still resolves; steeper beams are integrated as this steep
 _NODES = 1 << 18  # sphere nodes held at once
+_ROWS = 1 << 13  # states cut into discs together
 _PAIRS = ((0, 1), (0, 2), (1, 2))
 
 
@@ -42,11 +44,14 @@ class Adaptive:
 
     Args:
         nodes: of the cap; 48 leave round-off up to flux factors of 0.98, 16 an error of 1e-7 up to 0.8
-        others: rule for states whose heavy neutrinos and antineutrinos differ
+        others: for states whose heavy neutrinos and antineutrinos differ
     """
 
     nodes: int = 48
-    others: CrossingAware = field(default_factory=CrossingAware)
+    others: "CrossingAware | Discs" = field(default_factory=CrossingAware)
+
+
+Integrator = Rule | Adaptive | Discs
 
 
 class Diagnostics(NamedTuple):
@@ -71,12 +76,12 @@ class Diagnostics(NamedTuple):
         return torch.sqrt(self.smaller * self.larger)
 
 
-_FLOAT32 = Adaptive(12, CrossingAware(12, 8, 12, 2))
+_FLOAT32 = Adaptive(12, Discs())
 
 
 def asymptotic_state(
     F: Tensor,
-    rule: Rule | Adaptive | None = None,
+    rule: Integrator | None = None,
     *,
     variant: Variant = "box",
     average_heavies: bool = False,
@@ -125,10 +130,14 @@ def asymptotic_state(
     return final.reshape(F.shape), Diagnostics._make(columns)
 
 
-def electron_change(moments: Tensor, rule: Rule | Adaptive | None, smooth: bool = False, p0: float = 1 / 3) -> Conversion:
+def electron_change(moments: Tensor, rule: Integrator | None, smooth: bool = False, p0: float = 1 / 3) -> Conversion:
     """Conversion of (e, ebar, x, xbar) [B, 4, 4] with N = 1, by a rule, or by the best one for each row."""
     if rule is None:
         rule = Adaptive() if moments.dtype == torch.float64 else _FLOAT32
+    if isinstance(rule, Discs):
+        if smooth:  # which needs the larger side too
+            return electron_change(moments, rule.others, smooth, p0)
+        return _joined([_by_discs(part, rule, p0) for part in moments.split(_ROWS)])
     if not isinstance(rule, Adaptive):
         size = _rows_at_once(rule)
         return _joined([_by_rule(part, rule, smooth, p0) for part in moments.split(size)])
@@ -157,6 +166,16 @@ def _by_rule(moments: Tensor, rule: Rule, smooth: bool, p0: float) -> Conversion
     return convert(closure.along, moments, frame, rule, smooth, p0)
 
 
+def _by_discs(moments: Tensor, rule: Discs, p0: float) -> Conversion:
+    inside, found = disc_moments(maximum_entropy(moments, STEEPEST), moments, rule)
+    result = jump(inside, moments, p0)
+    rows = torch.nonzero(~found)[:, 0]
+    if len(rows):
+        for place, value in zip(result, electron_change(moments[rows], rule.others, False, p0), strict=True):
+            place[rows] = value
+    return result
+
+
 def _by_caps(moments: Tensor, nodes: int, p0: float) -> Conversion:
     parts = moments.split(_NODES // (6 * nodes))
     return _joined([jump(cap_moments(maximum_entropy(part, STEEPEST), part, nodes), part, p0) for part in parts])
@@ -173,14 +192,14 @@ def _rows_at_once(rule: Rule) -> int:
     return max(_NODES // per_row, 1)
 
 
-def _electron(F: Tensor, rule: Rule | Adaptive | None, smooth: bool, p0: float) -> tuple[Tensor, Conversion]:
+def _electron(F: Tensor, rule: Integrator | None, smooth: bool, p0: float) -> tuple[Tensor, Conversion]:
     """Changes [B, 2, 3, 4] where electron flavor mixes with the mean of mu and tau."""
     conversion = electron_change(heavy_average(F), rule, smooth, p0)
     electron = conversion.change[:, :, None]
     return torch.cat([electron, -electron / 2, -electron / 2], dim=-2), conversion
 
 
-def _pairwise(F: Tensor, rule: Rule | Adaptive | None, smooth: bool, p0: float) -> tuple[Tensor, Conversion]:
+def _pairwise(F: Tensor, rule: Integrator | None, smooth: bool, p0: float) -> tuple[Tensor, Conversion]:
     """Changes [B, 2, 3, 4] where each pair of flavors mixes on its own crossing."""
     found = [electron_change(torch.cat([F[:, :, i], F[:, :, j]], dim=1), rule, False, 0.0) for i, j in _PAIRS]
     crossing = torch.stack([pair.unstable for pair in found])

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dodo_closure.box3d import Adaptive, asymptotic_state
+from dodo_closure.box3d import Integrator, asymptotic_state
 from dodo_closure.fluxes import total_density
 from dodo_closure.invariants import sector_basis, sector_features
-from dodo_closure.quadrature import Rule
 from dodo_closure.tables import read_table
 from skyloom.data import Columns, Data, fingerprint, group_split
 from skyloom.errors import DataError, nearest
@@ -25,7 +24,7 @@ CARRY = ("initial", "final", "box", "smooth", "smaller", "larger", "total", "set
 SETS = ("", "heldout", "t3")  # of a test row: families trained on, the family left out, three-flavor truth
 
 
-def analytic_columns(F: Tensor, rule: Rule | Adaptive | None = None) -> dict[str, Tensor]:
+def analytic_columns(F: Tensor, rule: Integrator | None = None) -> dict[str, Tensor]:
     """What the model reads of four-fluxes [B, 2, 3, 4] in any unit: everything in units of the row's own N, but `total`."""
     total = total_density(F)
     unit = F / total[:, None, None, None]
@@ -140,7 +139,7 @@ def _kept(folder: Path, options: dict[str, Any]) -> Path:
     from dodo_closure.prepare import prepare
 
     sources = (
-        *("box3d", "caps", "conserve", "conversion", "fluxes", "invariants", "minerbo", "prepare"),
+        *("box3d", "caps", "conserve", "conversion", "discs", "fluxes", "invariants", "minerbo", "prepare"),
         *("qke", "quadrature", "reference", "rows", "states", "tables", "tiers", "truth"),
     )
     code = b"".join((Path(__file__).parent / f"{name}.py").read_bytes() for name in sources)

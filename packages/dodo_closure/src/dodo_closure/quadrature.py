@@ -17,7 +17,7 @@ from torch import Tensor
 from dodo_closure.fluxes import length
 from skyloom.errors import ConfigError
 
-__all__ = ["CrossingAware", "Lebedev", "Product", "Ring", "Rule", "frames", "gauss"]
+__all__ = ["CrossingAware", "Lebedev", "Product", "Ring", "Rule", "frames", "gauss", "lebedev"]
 
 Excess = Callable[[Tensor], Tensor]
 Rule = Callable[[Excess, Tensor], tuple[Tensor, Tensor]]
@@ -57,7 +57,8 @@ def gauss(nodes: int) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache
-def _lebedev(order: int) -> tuple[Tensor, Tensor]:
+def lebedev(order: int) -> tuple[Tensor, Tensor]:
+    """Points [K, 3] and positive weights [K] that sum to 4 pi."""
     from scipy.integrate import lebedev_rule
 
     try:
@@ -90,7 +91,7 @@ class Lebedev:
     order: int = 29
 
     def __call__(self, excess: Excess, frame: Tensor) -> tuple[Tensor, Tensor]:
-        points, weights = (part.to(frame) for part in _lebedev(self.order))
+        points, weights = (part.to(frame) for part in lebedev(self.order))
         return points.expand(frame.shape[0], -1, -1), weights.expand(frame.shape[0], -1)
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dodo_closure.box3d import Adaptive, Variant, asymptotic_state
+from dodo_closure.box3d import Adaptive, Integrator, Variant, asymptotic_state
+from dodo_closure.discs import Discs
 from dodo_closure.fluxes import conservation_error, density, flux, flux_factor, four_flux, length, total_density
 from dodo_closure.invariants import invariants27
-from dodo_closure.quadrature import CrossingAware, Lebedev, Product, Rule
+from dodo_closure.quadrature import CrossingAware, Lebedev, Product
 from dodo_closure.readers import Piece
 from skyloom.errors import ConfigError, nearest
 
@@ -28,9 +29,9 @@ REASONS = (
     "flavor sums or net flavor numbers not conserved",
     "not settled",
 )
-RULES: dict[str, Rule | Adaptive | None] = {
+RULES: dict[str, Integrator | None] = {
     "exact": None,
-    "fast": Adaptive(16, CrossingAware(16, 8, 16, 2)),
+    "fast": Adaptive(16, Discs()),
     "crossing_aware": CrossingAware(32, 16, 32),
     "aligned_product": Product(32, 64),
     "lebedev29": Lebedev(29),
