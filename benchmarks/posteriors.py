@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -26,13 +27,14 @@ import torch
 from compare import RESULTS
 from torch import nn
 
-from skyloom.flows import Affine, AroundRegression, Box, InUserUnits, SplineAutoregressive, Standardise
+from skyloom.flows import Affine, AffineAutoregressive, AroundRegression, Box, InUserUnits, SplineAutoregressive, Standardise
 from skyloom.metrics.two_sample import c2st
 from skyloom.run.files import write_json, write_text
 
 torch.set_num_threads(1)
 WHEELS = ("sbibm==1.1.0", "pyro-ppl==1.9.2", "pyro-api==0.1.2", "opt_einsum==3.4.0")
 TASKS = ("two_moons", "slcp", "gaussian_linear", "gaussian_mixture", "bernoulli_glm")
+DECAY = 0.1  # of the weights of affine maps, which would learn the simulations by heart
 PUBLISHED = {  # NPE with a neural spline flow, 2021, one training per observation, C2ST on 10,000 draws
     "two_moons": (0.725, 0.606),
     "slcp": (0.975, 0.901),
@@ -72,32 +74,38 @@ def benchmark_tasks():
 # ---------------------------------------------------------------------- ours
 
 
-def flow_for(prior, theta, x):
-    """Bounded priors are given to splines that map the box onto itself; others start as a linear regression."""
+def flows_for(prior, theta, x):
+    """What is tried for a task: flows, each with the weight decay that it is trained with.
+
+    A bounded prior is given to splines that map the box onto itself. Without bounds a posterior may nearly be a line with
+    Gaussian scatter, which splines around a linear regression begin as, or a Gaussian whose mean and spread bend with the
+    observation, for which smooth affine maps suffice: both are trained, and the held-out tenth of the simulations decides.
+    """
     features, context = theta.shape[1], x.shape[1]
     scale = Standardise.fit(x)
-    settings = {"transforms": 5, "bins": 10, "hidden": (64, 64), "identity_start": True}
-    low, high = getattr(prior, "base_dist", prior), None
-    low, high = getattr(low, "low", None), getattr(low, "high", None)
+    base = getattr(prior, "base_dist", prior)
+    low, high = getattr(base, "low", None), getattr(base, "high", None)
+    splines = partial(SplineAutoregressive, features, context, transforms=5, bins=10, hidden=(64, 64), identity_start=True)
     if low is not None:
-        flow = SplineAutoregressive(features, context, base=Box, **settings)
-        return InUserUnits(flow, Affine((low + high) / 2, (high - low) / 10), scale)
+        return [(InUserUnits(splines(base=Box), Affine((low + high) / 2, (high - low) / 10), scale), 0.0)]
     target = Standardise.fit(theta)
-    z, w = target(theta.double())[0], scale(x.double())[0]
+    smooth = AffineAutoregressive(features, context, transforms=5, hidden=(64, 64), activation="tanh", identity_start=True)
+    around = around_regression(splines(), target(theta.double())[0], scale(x.double())[0])
+    return [(InUserUnits(around, target, scale), 0.0), (InUserUnits(smooth, target, scale), DECAY)]
+
+
+def around_regression(flow, z, w):
     design = torch.cat([w, torch.ones(len(w), 1, dtype=w.dtype)], 1)
     solution = torch.linalg.lstsq(design, z).solution
     residual = z - design @ solution
-    around = AroundRegression(
-        SplineAutoregressive(features, context, **settings), solution[:-1], solution[-1], residual.T @ residual / len(z)
-    )
-    return InUserUnits(around, target, scale)
+    return AroundRegression(flow, solution[:-1], solution[-1], residual.T @ residual / len(z))
 
 
-def train(flow, theta, x, seed, rate=1e-3, batch=200, patience=20, most=500):
-    """Adam with a weight average; the rate is halved when validation stalls; the best averaged weights on a tenth held out."""
+def train(flow, decay, theta, x, seed, rate=1e-3, batch=200, patience=20, most=500):
+    """AdamW with a weight average; the rate is halved when validation stalls; the best averaged weights on a tenth held out."""
     order = torch.randperm(len(theta), generator=torch.Generator().manual_seed(seed))
     held, kept = order[: len(theta) // 10], order[len(theta) // 10 :]
-    optimizer = torch.optim.Adam(flow.parameters(), lr=rate)
+    optimizer = torch.optim.AdamW(flow.parameters(), lr=rate, weight_decay=decay)
     average = torch.optim.swa_utils.AveragedModel(flow, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99))
     best, state, stale = math.inf, None, 0
     for _ in range(most):
@@ -125,7 +133,8 @@ def train(flow, theta, x, seed, rate=1e-3, batch=200, patience=20, most=500):
 
 def ours(task, theta, x, seed):
     torch.manual_seed(seed)
-    flow, _ = train(flow_for(task.get_prior_dist(), theta, x), theta, x, seed)
+    tried = [train(flow, decay, theta, x, seed) for flow, decay in flows_for(task.get_prior_dist(), theta, x)]
+    flow, _ = min(tried, key=lambda found: found[1])
     return lambda observed, n: flow(observed).sample((n,)).squeeze(1)
 
 
@@ -202,9 +211,10 @@ def write(row=None):
     notes = (
         f"Mean over the first observations of each task, as many draws for each as the table says, sbibm's own C2ST (a "
         f"perceptron, five folds). Gap: sbi less ours, with the standard error over observations; above 0 ours is closer to "
-        f"the reference. sbi {sbi.__version__}: NPE, all defaults. One training per row and method, on the same simulations; "
-        f"the published column (neural spline flow of 2021, one training for each observation, 10,000 draws) is for "
-        f"orientation only. Times are CPU seconds of one thread. Rows may come from several calls."
+        f"the reference. sbi {sbi.__version__}: NPE, all defaults. One training per row and method (ours: two kinds of flow "
+        f"where the prior has no bounds, of which held-out simulations choose), on the same simulations; the published column "
+        f"(neural spline flow of 2021, one training for each observation, 10,000 draws) is for orientation only. Times are CPU "
+        f"seconds of one thread. Rows may come from several calls."
     )
     command = "make bench name=posteriors observations=5 draws=1000"
     columns = "task | simulations | C2ST ours | C2ST sbi | gap | published NSF | training sbi/ours | drawing sbi/ours"
