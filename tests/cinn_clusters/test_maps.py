@@ -85,11 +85,11 @@ def test_a_map_is_joined_to_its_own_row(seen):
 
 def test_views_keep_the_light_of_a_map_and_thin_it_as_an_exposure_does():
     torch.manual_seed(0)
-    point = torch.zeros(3000, 9, 9)
+    point = torch.zeros(1000, 9, 9)
     point[:, 3:6, 3:6] = 100.0
     total = encoder.views(point, shift=2, least_exposure=0.5).sum((1, 2)) / 900
     assert float(total.min()) > 0.45 and float(total.max()) <= 1.0
-    assert float(total.mean()) == pytest.approx(0.75, abs=0.01)
+    assert float(total.mean()) == pytest.approx(0.75, abs=0.02)
     whole = encoder.views(point, shift=2, least_exposure=1.0)
     torch.testing.assert_close(whole.sum((1, 2)), point.sum((1, 2)))
     assert len(torch.unique(whole.flatten(1), dim=0)) == 25  # shifts; a square keeps its symmetries

@@ -6,6 +6,7 @@ import torch
 
 from cinn_clusters import data
 from cinn_clusters.optimum import true_coverage, true_estimates
+from cinn_clusters.synthetic import merger_catalogue
 from cinn_clusters.truth import log_joint, posterior_draws
 from skyloom.flows import from_json
 
@@ -16,13 +17,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*impossible last_M_Crit500_coll
 
 @pytest.fixture(scope="module")
 def clusters():
-    return data.synthetic(n_clusters=120, seed=1)
+    return data.from_tables(*merger_catalogue(160, seed=1), synthetic=True)
 
 
 @pytest.fixture(scope="module")
 def found(clusters):
-    context = clusters.train["context"][::6].double().numpy()
-    target = clusters.train["target"][::6].double().numpy()
+    context = clusters.train["context"][::8].double().numpy()
+    target = clusters.train["target"][::8].double().numpy()
     to_target = from_json(clusters.about["target_transform"])
     return context, target, to_target, true_estimates(context, to_target, draws=100, steps=100)
 
