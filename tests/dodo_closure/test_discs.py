@@ -85,20 +85,28 @@ def test_two_discs(kind):
     assert difference(asymptotic_state(F, how)[0], fine) < 5e-5
 
 
-def test_discs_keep_the_laws():
-    F, how = unit("random", 200, seed=2), Discs()
+@pytest.mark.parametrize(
+    ("how", "round_off"), [(Discs(), 1e-6), (Discs(tolerance=1e-6, doublings=3), 1e-9)], ids=["single", "double"]
+)
+def test_discs_keep_the_laws(how, round_off):
+    F = unit("random", 200, seed=2)
     after = asymptotic_state(F, how)[0]
     assert max(part.max() for part in conservation_error(F, after)) < 1e-14
     torch.testing.assert_close(asymptotic_state(F.flip(1), how)[0].flip(1), after, rtol=0, atol=1e-12)
     R = random_rotations(200, torch.Generator().manual_seed(1))
     turned = asymptotic_state(rotate(F, R), how)[0]
-    assert difference(turned, rotate(after, R)).quantile(0.95) < 1e-9
+    assert difference(turned, rotate(after, R)).quantile(0.95) < round_off
     alone = torch.cat([asymptotic_state(row[None], how)[0] for row in F[:12]])
-    torch.testing.assert_close(alone, after[:12], rtol=0, atol=1e-9)
-    torch.testing.assert_close(asymptotic_state(F * 1e33, how)[0] / 1e33, after, rtol=0, atol=1e-9)
+    torch.testing.assert_close(alone, after[:12], rtol=0, atol=round_off)
+    torch.testing.assert_close(asymptotic_state(F * 1e33, how)[0] / 1e33, after, rtol=0, atol=round_off)
     for family in ("isotropic", "one_flavor"):
         stable = unit(family, 50)
         assert torch.equal(asymptotic_state(stable, how)[0], stable)
+    same = F.clone()
+    same[:, :, 0] = same[:, :, 1]
+    assert torch.equal(asymptotic_state(same, how)[0], same)
+    sure = unit("near_isotropic", 300)
+    assert torch.equal(asymptotic_state(sure, how)[1].unstable, asymptotic_state(sure)[1].unstable)
 
 
 def test_discs_in_float32():

@@ -29,6 +29,8 @@ __all__ = ["Discs", "disc_moments"]
 _NEAR = 0.08  # of r: a scout's point so close to a curve says nothing
 _MOST = 4  # discs of one state
 _NODES = 1 << 16  # held at once: what the cache holds
+_SEEN = 1 << 16  # of the scout's points likewise
+_COARSE = 1e-5  # a tolerance above it needs no more than float32
 _FAR = 0.9999  # of r: where a meridian ends
 
 
@@ -52,7 +54,7 @@ class Discs:
     scout: int = 17
     tolerance: float = 1e-4
     doublings: int = 2
-    others: CrossingAware = field(default_factory=lambda: CrossingAware(32, 6, 16, 3, 4))
+    others: CrossingAware = field(default_factory=lambda: CrossingAware(32, 5, 12, 3, 3))
 
 
 class _Sky(NamedTuple):
@@ -73,6 +75,10 @@ class _Sky(NamedTuple):
             torch.where(which[:, None], self.eta[:, [1, 0, 3, 2]], self.eta),
             torch.where(which[:, None, None], self.z[:, [1, 0, 3, 2]], self.z),
         )
+
+    def peak(self) -> Tensor:
+        """[B]: no sum of the distributions exceeds it."""
+        return torch.exp(self.eta + self.z.norm(dim=-1)).sum(dim=1)
 
     def excess(self, directions: Tensor) -> Tensor:
         """G [B, K] along directions [K, 3], or [B, K, 3]."""
@@ -97,7 +103,8 @@ class _Disc(NamedTuple):
 
 
 def _excess(f: Tensor) -> Tensor:
-    return (f[:, 0] - f[:, 1]).add_(f[:, 3]).sub_(f[:, 2])
+    """G, exactly zero where electron and heavy flavors are alike, and where neutrinos and antineutrinos are."""
+    return (f[:, 0] - f[:, 2]).sub_(f[:, 1] - f[:, 3])
 
 
 @lru_cache
@@ -151,7 +158,10 @@ def disc_moments(closure: Minerbo, moments: Tensor, how: Discs) -> tuple[Tensor,
     whole = moments[:, :2] - moments[:, 2:]
     whole = torch.where(swap[:, None, None], whole.flip(1), whole)
     whole = torch.cat([flux(whole) @ own, whole[..., 3:]], dim=-1)
+    if how.tolerance > _COARSE:
+        sky, whole = sky.single(), whole.float()
     found, clear = _smaller_side(sky, whole, how)
+    found = found.to(moments)
     found = torch.cat([flux(found) @ own.transpose(1, 2), found[..., 3:]], dim=-1)
     found = torch.where(swap[:, None, None], found.flip(1), found)
     return torch.cat([found, torch.zeros_like(found)], dim=1), clear
@@ -159,33 +169,47 @@ def disc_moments(closure: Minerbo, moments: Tensor, how: Discs) -> tuple[Tensor,
 
 def _smaller_side(sky: _Sky, whole: Tensor, how: Discs) -> tuple[Tensor, Tensor]:
     """Moments [B, 2, 4] where G > 0, in most states a single disc, and whether they were found."""
+    points, _ = _scout(how.scout, sky.z)
+    sizes = range(0, len(sky.eta), _SEEN // len(points))
+    looks = [_look(_Sky(*(x[k : k + _SEEN // len(points)] for x in sky)), how) for k in sizes]
+    centre, seen = (torch.cat(columns) for columns in zip(*looks, strict=True))
+    unseen = torch.nonzero(~seen)[:, 0]
+    stable = torch.zeros_like(seen)
+    if len(unseen):  # a cap between the scout's points, or none at all
+        centre[unseen] = _summit(sky.take(unseen), centre[unseen])
+        stable[unseen] = sky.take(unseen).excess(centre[unseen, None])[:, 0] <= 1e-13 * sky.take(unseen).peak()
+    disc = _disc(sky, centre, how)
+    moments = torch.where(stable[:, None, None], torch.zeros_like(disc.moments), disc.moments)
+    good = disc.complete & (disc.error < how.tolerance)
+    found = stable | (good & disc.alone)
+    rows = torch.nonzero(~found)[:, 0]
+    if len(rows) == 0:
+        return moments, found
+    others, value = sky.take(rows), sky.take(rows).single().excess(points)
+    within, near = _within(_Disc._make(part[rows] for part in disc), points)
+    good, whole = good[rows], whole[rows]
+    one, four = good[:, None], good[:, None, None]
+    everything = torch.ones_like(within)
+    for start, inside, clear in (  # a disc is known to belong, or none; then the other way round
+        (torch.where(four, moments[rows], whole), torch.where(one, within, everything), ~(near & one)),
+        (torch.where(four, whole, torch.zeros_like(whole)), everything * one, torch.ones_like(near)),
+    ):
+        left = torch.nonzero(~found[rows])[:, 0]
+        if len(left):
+            piece = _pieces(others.take(left), value[left], start[left], inside[left], clear[left], how)
+            moments[rows[left]], found[rows[left]] = piece
+    return moments, found
+
+
+def _look(sky: _Sky, how: Discs) -> tuple[Tensor, Tensor]:
+    """The middle [B, 3] of where the scout sees G > 0, and whether it sees any [B]; else the point at which G is largest."""
     points, weights = _scout(how.scout, sky.z)
     value = sky.single().excess(points)
     positive = value.clamp(min=0)
     share = positive / (positive + 0.05 * value.abs().mean(dim=1, keepdim=True).clamp(min=1e-30))
-    centre = ((share * weights) @ points).to(sky.z)
-    unseen = torch.nonzero(positive.amax(dim=1) == 0)[:, 0]
-    stable = torch.zeros_like(value[:, 0], dtype=torch.bool)
-    if len(unseen):  # a cap between the scout's points, or none at all
-        centre[unseen] = _summit(sky.take(unseen), points[value[unseen].argmax(dim=1)].to(sky.z))
-        stable[unseen] = sky.take(unseen).excess(centre[unseen, None])[:, 0] <= 0
-    disc = _disc(sky, centre, how)
-    moments = torch.where(stable[:, None, None], torch.zeros_like(disc.moments), disc.moments)
-    found = stable | (disc.complete & disc.alone & (disc.error < how.tolerance))
-    for attempt in (0, 1):
-        rows = torch.nonzero(~found)[:, 0]
-        if len(rows) == 0:
-            break
-        first = _Disc._make(part[rows] for part in disc)
-        usable = first.complete & (first.error < how.tolerance) if attempt == 0 else ~disc.complete[rows]
-        inside, near = _within(first, points)
-        one = usable[:, None] & torch.ones_like(near)
-        begun = attempt == 0
-        inside = torch.where(one, inside if begun else torch.zeros_like(inside), torch.ones_like(inside))
-        start = torch.where(usable[:, None, None], first.moments if begun else torch.zeros_like(first.moments), whole[rows])
-        clear = ~(near & one) if begun else torch.ones_like(near)
-        moments[rows], found[rows] = _pieces(sky.take(rows), value[rows], start, inside, clear, how)
-    return moments, found
+    highest, where = value.max(dim=1)
+    seen = highest > 1e-6 * sky.peak().float()
+    return torch.where(seen[:, None], (share * weights) @ points, points[where]).to(sky.z), seen
 
 
 def _pieces(sky: _Sky, value: Tensor, start: Tensor, inside: Tensor, clear: Tensor, how: Discs) -> tuple[Tensor, Tensor]:
@@ -207,11 +231,6 @@ def _pieces(sky: _Sky, value: Tensor, start: Tensor, inside: Tensor, clear: Tens
         near = (points[best] @ points.T).clamp(min=0) ** 2 * weights * (wrong[rows] == kind)
         missing = sky.take(rows).exchanged(kind[:, 0] < 0)
         disc = _disc(missing, (near @ points).to(sky.z), how)
-        again = torch.nonzero(~disc.complete)[:, 0]  # the mean of a bent region can lie outside of it
-        if len(again):
-            second = _disc(missing.take(again), points[best[again]].to(sky.z), how)
-            for place, new in zip(disc, second, strict=True):
-                place[again] = new
         other = kind[:, :, None] < 0
         moments[rows] += kind[:, :, None].to(moments) * torch.where(other, disc.moments.flip(1), disc.moments)
         failed[rows] |= ~disc.complete | ~(disc.error < how.tolerance)
