@@ -1,19 +1,14 @@
 """Lens finders without negatives: nnPU beside the oracle, and beside calling the unlabeled non-lenses.
 
-    python benchmarks/lens_pu.py                               # all regimes, seeds and risks, then the table; hours on one core
-    python benchmarks/lens_pu.py few-labels:0,1 bright-labels  # these regimes and seeds alone; what is there already is kept
-
-One small ViT, as long under every risk, with its last weights: no validation chooses. What a fit said of the test sample is
-kept in the cache, so that several processes can share the work and the table is made from whatever is there.
+The cutouts are those of `+experiment=vit_nnpu`, in the sixty numbers that `lensfind.features` measures of each; every seed and
+regime draws its labelled and unlabeled rows from that one pool anew, and a small network learns from them. So a fit takes
+seconds, and ten seeds tell differences of a thousandth.
 """
 
-import hashlib
-import inspect
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,33 +19,29 @@ import numpy as np
 import torch
 import yaml
 from compare import RESULTS
-from lightning_fabric import Fabric
 from scipy.stats import t as student
+from torch import Tensor, nn
 
 from lensfind.calibrating import platt
-from lensfind.data import dihedral, simulated
+from lensfind.data import simulated
 from lensfind.scores import calibration_error, sigmoid
 from lensfind.survey import Survey
-from lensfind.task import LensFinder
-from skyloom.backbones import image_encoder
-from skyloom.data import Data
+from lensfind.trees import measured
 from skyloom.metrics import Ranking, delong, tpr_at_fpr
-from skyloom.pu import Balanced, nnpu, pn
-from skyloom.run.files import write_json, write_text, write_whole
+from skyloom.pu import nnpu, pn, prior_shift
+from skyloom.pu.batches import BalancedOrder
+from skyloom.run.files import write_json, write_text
 from skyloom.run.seeds import numpy_generator
-from skyloom.training import Trainer
-from skyloom.training.optimizers import optimizer
-from skyloom.training.schedules import Cosine
 
 torch.set_num_threads(1)
 CACHE = Path(os.environ.get("SKYLOOM_CACHE", "cache"))
-SEEDS, UNLABELED, VALIDATION, BATCH, EPOCHS = 3, 8000, 4000, 64, 10
+SEEDS, UNLABELED, VALIDATION, TEST, BATCH, EPOCHS = 10, 4000, 2000, 4000, 128, 30
 RISKS = ("nnPU", "oracle", "U as negatives")
 
 
 @dataclass(frozen=True)
 class Regime:
-    """Labelled lenses beside 8000 unlabeled cutouts of which the share `prior` are lenses; the labelled are drawn at random
+    """Labelled lenses beside 4000 unlabeled cutouts of which the share `prior` are lenses; the labelled are drawn at random
     from all lenses, or, with `bright` > 0, with a probability rank^bright of their arcs' signal-to-noise."""
 
     name: str
@@ -65,103 +56,121 @@ class Regime:
 
 
 REGIMES = (
-    Regime("few-labels", 0.1, 89),  # label frequency 0.1
-    Regime("many-labels", 0.1, 1600),
-    Regime("half-lenses", 0.5, 444),  # label frequency 0.1
-    Regime("imbalanced", 0.01, 160),
-    Regime("bright-labels", 0.1, 800, bright=4.0),
+    Regime("few labels", 0.1, 44),  # label frequency 0.1
+    Regime("many labels", 0.1, 800),
+    Regime("every third a lens", 0.3, 133),  # label frequency 0.1
+    Regime("rare", 0.01, 80),
+    Regime("bright arcs labelled", 0.1, 400, bright=4.0),
 )
 
 
 # ---------------------------------------------------------------- data
 
 
-def data(regime: Regime, seed: int) -> Data:
-    """Cutouts of an LSST-like survey, a quarter of labelled rows in each batch."""
-    more = round(regime.labelled * (regime.bright + 1) * 1.1)  # from which the labelled are drawn
-    share = more / (more + UNLABELED)
-    stated = yaml.safe_load((Path(__file__).parent.parent / "conf" / "survey" / "lsst.yaml").read_text())
+@dataclass
+class Sky:
+    """Measured features [N, F] of all cutouts, which are lenses, and the signal-to-noise of their arcs."""
+
+    x: np.ndarray
+    lens: np.ndarray
+    arc_snr: np.ndarray
+
+
+def sky() -> Sky:
+    """The data set of `+experiment=vit_nnpu`, all splits together."""
+    conf = Path(__file__).parent.parent / "conf"
+    stated = yaml.safe_load((conf / "survey" / "lsst.yaml").read_text())
     survey = Survey.of(**{name: value for name, value in stated.items() if name != "_target_"})
-    rows = {"n_train": more + UNLABELED, "n_val": round(VALIDATION / (1 - share))}
-    found = simulated(
-        survey, **rows, n_test=round(2 * UNLABELED / (1 - share)), size=None, seed=seed, cache_dir=CACHE,
-        class_prior=regime.prior, labelled_share=share,
-    )  # fmt: skip
-    train = chosen(found.train, regime, regime.labelled, numpy_generator(seed, "labels"))
-    few = max(20, round(regime.labelled * VALIDATION / UNLABELED))
-    val = chosen(found.val, regime, few, numpy_generator(seed, "labels of validation"))
-    balanced = Balanced(train, train["labelled"], positives=0.25)
-    return Data(balanced, val, found.test, about=found.about, carry=("labelled", "lens", "arc_snr"), augment=dihedral)
+    data = simulated(
+        survey, n_train=8000, n_val=4000, n_test=12000, size=None, seed=0, cache_dir=CACHE, class_prior=0.01, labelled_share=0.2
+    )
+    splits = {name: getattr(data, name) for name in ("train", "val", "test")}
+    features = [measured(split, data.about, name, str(CACHE)) for name, split in splits.items()]
+    x = np.concatenate([np.stack(list(columns.values()), axis=1) for columns in features])
+    lens, snr = (np.concatenate([np.asarray(split[name]) for split in splits.values()]) for name in ("lens", "arc_snr"))
+    scale = np.nanmedian(np.abs(x - np.nanmedian(x, axis=0)), axis=0) + 1e-6
+    x = np.arcsinh(np.nan_to_num((x - np.nanmedian(x, axis=0)) / scale))
+    return Sky(x.astype(np.float32), lens > 0, snr)
 
 
-def chosen(split: Any, regime: Regime, count: int, rng: np.random.Generator) -> Any:
-    """All unlabeled rows, and `count` of the labelled."""
-    labelled = np.flatnonzero(split["labelled"].numpy() > 0)
-    rank = (split["arc_snr"].numpy()[labelled].argsort().argsort() + 1) / len(labelled)
-    p = rank**regime.bright
-    kept = rng.choice(labelled, size=min(count, len(labelled)), replace=False, p=p / p.sum())
-    return split.take(np.sort(np.concatenate([kept, np.flatnonzero(split["labelled"].numpy() == 0)])))
+@dataclass
+class Sample:
+    """Rows of the sky: labelled and unlabeled ones of training and validation, and a test sample of the unlabeled's kind."""
+
+    train: np.ndarray
+    labelled: np.ndarray
+    val: np.ndarray
+    val_labelled: np.ndarray
+    test: np.ndarray
+
+
+def drawn(of: Sky, regime: Regime, seed: int) -> Sample:
+    """No row twice: first the unlabeled of training, validation and test, then the labelled from the lenses that are left."""
+    rng = numpy_generator(seed, "lens_pu", regime.name)
+    lenses, others = (rng.permutation(np.flatnonzero(kind)) for kind in (of.lens, ~of.lens))
+    parts = []
+    for count in (UNLABELED, VALIDATION, TEST):
+        n = round(regime.prior * count)
+        parts.append(np.concatenate([lenses[:n], others[: count - n]]))
+        lenses, others = lenses[n:], others[count - n :]
+    few = max(20, regime.labelled // 2)  # of validation
+    p = ((of.arc_snr[lenses].argsort().argsort() + 1) / len(lenses)) ** regime.bright
+    labelled = rng.choice(lenses, regime.labelled + few, replace=False, p=p / p.sum())
+    train = np.concatenate([labelled[: regime.labelled], parts[0]])
+    val = np.concatenate([labelled[regime.labelled :], parts[1]])
+    return Sample(train, np.arange(len(train)) < regime.labelled, val, np.arange(len(val)) < few, parts[2])
 
 
 # ---------------------------------------------------------------- fits
 
 
-def finder(risk: str, about: dict[str, Any], share: float) -> LensFinder:
-    """The network of `+experiment=vit_nnpu`. All learn as if both classes were alike common; logits are at the class prior, or,
-    where the unlabeled are called negative, at the share of labelled rows, which is what that classifier believes."""
-    encoder = partial(
-        image_encoder, "vit_tiny_patch16_224", stem="convolutional", patch_size=8, embed_dim=64, depth=4, num_heads=4
-    )
-    of = {"nnPU": (nnpu, "labelled", None), "oracle": (pn, "lens", None), "U as negatives": (pn, "labelled", share)}
-    loss, target, prior = of[risk]
-    return LensFinder(
-        about, encoder, partial(loss, surrogate="logistic"), target, target_prior=0.5, class_prior=prior, colour_aperture=0.6
-    )
-
-
-def fitted(regime: Regime, risk: str, seed: int) -> None:
-    """Train, and keep the logits of validation and test."""
-    path = kept_at(regime, risk, seed)
-    if path.exists():
-        return
-    rows = data(regime, seed)
+def fitted(of: Sky, rows: Sample, risk: str, prior: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of validation and test, at the class prior; or, where the unlabeled are called negative, at the share of labelled
+    rows, which is what that classifier believes. All learn as if both classes were alike common, with a quarter of labelled
+    rows in each batch, as long, and with their last weights."""
     torch.manual_seed(seed)
-    share = float((rows.train["labelled"] > 0).float().mean())
-    task = finder(risk, rows.about, share)
-    fabric = Fabric(accelerator="auto" if torch.cuda.is_available() else "cpu", devices=1)
-    loop = Trainer(epochs=EPOCHS, batch_size=BATCH, clip_norm=1.0, quiet=True, fabric=fabric, seed=seed, validate_every=EPOCHS)
-    loop.fit(task, rows, partial(optimizer, name="AdamW", lr=5e-4, weight_decay=0.05), Cosine(warmup=0.1))
-    found = {}
-    for name, split in (("val", rows.val), ("test", rows.test)):
-        said = loop.predict(task, split, rows.carry, name)
-        found |= {f"{name}_{key}": said[key].float().numpy() for key in ("logit", *rows.carry)}
-    with write_whole(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **found)
-    print(path.name, flush=True)
+    width = of.x.shape[1]
+    model = nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
+    target = torch.from_numpy((of.lens[rows.train] if risk == "oracle" else rows.labelled).astype(np.float32))
+    believed = float(rows.labelled.mean()) if risk == "U as negatives" else prior
+    loss = nnpu if risk == "nnPU" else pn
+    x = torch.from_numpy(of.x)
+    order = BalancedOrder(rows.labelled, BATCH, BATCH // 4, seed)
+    steps = EPOCHS * order.batches
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
+    for epoch in range(EPOCHS):
+        for batch in order.epoch(epoch):
+            k = torch.as_tensor(batch).flatten()
+            seen = model(x[rows.train[k]])[:, 0]
+            loss(seen, target[k], believed, surrogate="logistic", target_prior=0.5)["loss"].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            rate.step()
 
+    def said(some: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            z: Tensor = model(x[some])[:, 0] + prior_shift(believed, 0.5)
+        return z.double().numpy()
 
-def kept_at(regime: Regime, risk: str, seed: int) -> Path:
-    """Named by all that the fit depends on: the regime, and the text of this file that fits."""
-    recipe = repr((asdict(regime), EPOCHS, BATCH, UNLABELED, VALIDATION)) + inspect.getsource(finder)
-    digest = hashlib.sha256(recipe.encode()).hexdigest()[:8]
-    return CACHE / "lens_pu" / f"{regime.name}-{risk.replace(' ', '_')}-{seed}-{digest}.npz"
+    return said(rows.val), said(rows.test)
 
 
 # ---------------------------------------------------------------- table
 
 
-def measured(regime: Regime, risk: str, seed: int) -> dict[str, Any]:
+def judged(of: Sky, regime: Regime, risk: str, seed: int) -> dict[str, Any]:
     """Of the unlabeled test sample: ranking, and what the network's own logits say at the natural threshold."""
-    z = dict(np.load(kept_at(regime, risk, seed)))
-    rows = z["test_labelled"] == 0
-    logit, lens = z["test_logit"][rows].astype(float), z["test_lens"][rows] > 0
+    rows = drawn(of, regime, seed)
+    validated, logit = fitted(of, rows, risk, regime.prior, seed)
+    lens, snr = of.lens[rows.test], of.arc_snr[rows.test]
     ranking = Ranking(logit, lens)
-    slope, offset = platt(z["val_logit"], z["val_labelled"], regime.prior)
+    slope, offset = platt(validated, rows.val_labelled, regime.prior)
     p, calibrated = sigmoid(logit), sigmoid(slope * logit + offset)
-    faint = lens & (z["test_arc_snr"][rows] < np.median(z["test_arc_snr"][rows][lens]))
+    faint = ~lens | (snr < np.median(snr[lens]))
     return {
         "logit": logit, "lens": lens, "auroc": ranking.auroc, "tpr": float(tpr_at_fpr(ranking, 1e-2).tpr),
-        "auroc_faint": Ranking(logit[faint | ~lens], lens[faint | ~lens]).auroc,
+        "auroc_faint": Ranking(logit[faint], lens[faint]).auroc,
         "error": float(((logit > 0) != lens).mean()), "recall": float((logit[lens] > 0).mean()),
         "ece": calibration_error(p, lens), "expected": float(p.sum() / lens.sum()),
         "ece_calibrated": calibration_error(calibrated, lens), "expected_calibrated": float(calibrated.sum() / lens.sum()),
@@ -220,32 +229,30 @@ def heading(names: Sequence[str]) -> list[str]:
     return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
 
 
-def table() -> str:
+def table(found: dict[str, dict[str, dict[int, dict[str, Any]]]]) -> str:
     lines = heading(["regime", "prior", "labelled", "of the lenses", "risk", *_COLUMNS.values(), "seeds"])
     pairs, record = heading(_PAIRED), []
     for regime in REGIMES:
-        of = {r: {s: measured(regime, r, s) for s in range(100) if kept_at(regime, r, s).exists()} for r in RISKS}
+        of = found[regime.name]
         for risk, seeds in of.items():
-            if not seeds:
-                continue
             each = {name: [found[name] for found in seeds.values()] for name in _COLUMNS}
             cells = [of_all(v, 3 if name in ("tpr", "recall") or name.startswith("exp") else 4) for name, v in each.items()]
             head = [regime.name, f"{regime.prior:g}", str(regime.labelled), f"{regime.frequency:.2f}", risk]
             lines.append(f"| {' | '.join([*head, *cells, str(len(seeds))])} |")
             record.append({**asdict(regime), "risk": risk, **each})
         for first, second in (("nnPU", "U as negatives"), ("nnPU", "oracle")):
-            if of[first] and of[second]:
-                d = paired(of, first, second)
-                cells = [shown(d[name]) for name in ("auroc", "tpr", "auroc_faint")]
-                cells += [f"{d['ratio']:.4f}", f"{d['won']}, {d['lost']}", str(d["seeds"])]
-                pairs.append(f"| {' | '.join([regime.name, first, second, *cells])} |")
-                record.append({"regime": regime.name, **d})
+            d = paired(of, first, second)
+            cells = [shown(d[name]) for name in ("auroc", "tpr", "auroc_faint")]
+            cells += [f"{d['ratio']:.4f}", f"{d['won']}, {d['lost']}", str(d["seeds"])]
+            pairs.append(f"| {' | '.join([regime.name, first, second, *cells])} |")
+            record.append({"regime": regime.name, **d})
     notes = (
-        f"Made by `make bench name=lens_pu`. Synthetic LSST-like cutouts: {UNLABELED} unlabeled ones and the labelled lenses "
-        f"of each row, {EPOCHS} epochs in batches of {BATCH} with a quarter of labelled rows; test: {2 * UNLABELED} unlabeled "
-        "cutouts. ± is the standard deviation over seeds, each with its own data. Error, recall, ECE and expected/true lenses "
-        'are of the network\'s own logits at threshold 0, "after" is after calibration on labelled and unlabeled validation '
-        "rows. In bright-labels the probability of a label rises as the fourth power of the rank of the arcs' signal-to-noise."
+        "Made by `make bench name=lens_pu`. Synthetic LSST-like cutouts, in sixty measured features of each and a network "
+        f"64-64: {UNLABELED} unlabeled ones and the labelled lenses of each row, {EPOCHS} epochs in batches of {BATCH} with a "
+        f"quarter of labelled rows; test: {TEST} unlabeled cutouts. ± is the standard deviation over seeds, each of which "
+        "draws its rows anew from one pool of 24,000 cutouts. Error, recall, ECE and expected/true lenses are of the network's own "
+        'logits at threshold 0, "after" is after calibration on labelled and unlabeled validation rows. Where bright arcs are '
+        "labelled, the probability of a label rises as the fourth power of the rank of their signal-to-noise."
     )
     below = "Mean over seeds with Student's 95% interval; won and lost count the seeds whose own DeLong interval excludes 0."
     text = "\n".join(
@@ -257,17 +264,18 @@ def table() -> str:
     return text
 
 
-def main(words: list[str]) -> None:
-    asked = {word.partition(":")[0]: word.partition(":")[2] for word in words}
+def main() -> None:
+    of = sky()
+    found: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
     for regime in REGIMES:
-        if asked and regime.name not in asked:
-            continue
-        seeds = [int(s) for s in asked.get(regime.name, "").split(",") if s] or list(range(SEEDS))
-        for seed in seeds:
-            for risk in RISKS:
-                fitted(regime, risk, seed)
-    print(table())
+        found[regime.name] = {risk: {seed: judged(of, regime, risk, seed) for seed in range(SEEDS)} for risk in RISKS}
+        print(
+            regime.name,
+            {risk: of_all([m["auroc"] for m in f.values()], 4) for risk, f in found[regime.name].items()},
+            flush=True,
+        )
+    print(table(found))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

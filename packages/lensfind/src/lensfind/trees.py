@@ -35,7 +35,7 @@ from skyloom.run.seeds import numpy_generator
 from skyloom.training import Trainer, checkpoints
 from skyloom.training.workflow import evaluate
 
-__all__ = ["TreeFinder", "posterior", "train"]
+__all__ = ["TreeFinder", "measured", "posterior", "train"]
 
 _EPS = 1e-6
 Loss = Callable[[np.ndarray], float]
@@ -276,7 +276,7 @@ def train(
     run.update(synthetic=bool(data.about["synthetic"]), splits=data.sizes())
     if run.provenance:
         run.write_json("provenance.json", {**run.provenance, "data_fingerprint": data.about["fingerprint"]})
-    columns = {name: _measured(getattr(data, name), data.about, name, features_dir) for name in ("train", "val")}
+    columns = {name: measured(getattr(data, name), data.about, name, features_dir) for name in ("train", "val")}
     labels = {name: _column(getattr(data, name), module.target) for name in columns}
     importance = module.fit(columns["train"], labels["train"], columns["val"], labels["val"], seed)
     total = sum(importance.values())
@@ -299,7 +299,7 @@ def _column(split: Any, name: str) -> np.ndarray:
     return np.asarray(split[name])
 
 
-def _measured(split: Any, about: dict[str, Any], name: str, cache_dir: str, step: int = 256) -> dict[str, np.ndarray]:
+def measured(split: Any, about: dict[str, Any], name: str, cache_dir: str, step: int = 256) -> dict[str, np.ndarray]:
     """The features of a split, measured once: the file is named by the data and by the code that measures."""
     from skyloom.data.tables import read_columns
 
