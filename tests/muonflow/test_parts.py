@@ -201,6 +201,7 @@ def test_the_slope_of_a_line_is_its_step_and_a_constant_stays():
     steps = np.arange(1, 401) * 50
     values = 3.0 - 0.002 * steps
     assert slopes(steps, values) == {100: -2.0, 5000: -2.0, 10000: -2.0}
-    assert smoothed(np.full(30, 1.7)).tolist() == pytest.approx([1.7] * 30)
-    assert smoothed([0.0, 1.0])[1] == pytest.approx(0.05)
+    assert smoothed(np.arange(30), np.full(30, 1.7)).tolist() == pytest.approx([1.7] * 30)
+    assert smoothed([7, 8], [0.0, 1.0])[1] == pytest.approx(0.05)
+    assert smoothed([0, 50, 100], [0.0, 1.0, 1.0])[2] == pytest.approx(1 - 0.95**100)
     assert np.isnan(slopes([50], [1.0])[100])

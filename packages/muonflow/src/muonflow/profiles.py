@@ -7,7 +7,7 @@ import torch
 
 from muonflow import physics, published, showers
 from muonflow.checks import Arrays, flat, histogram, profile
-from muonflow.trends import WINDOWS, slopes, smoothed
+from muonflow.trends import slopes, smoothed
 from skyloom.plots import PAGE, PALETTE, panels, save, style
 
 __all__ = ["beside_published", "learning", "mean_multiplicity"]
@@ -47,7 +47,9 @@ def mean_multiplicity(p: Arrays, path: Path, exact: bool, label: str) -> Arrays:
             typical, _ = profile(value[some], other[some], np.ones(some.sum()), edges)
             pairs = (typical, centre) if name == "cosine" else (centre, typical)
             axes.plot(centre, _published_mean(*pairs), color=OTHER, ls=":", lw=1.2, label=BECHERINI)
-            axes.set(xlabel=unit, ylim=(0, None))
+            axes.set(xlabel=unit)
+        top = max(np.nanmax(values) for values in curves.values())
+        pair[0].set_ylim(0, 1.12 * top)
         pair[0].set_ylabel("mean $N$ of bundles that arrive")
         handles, names = pair[0].get_legend_handles_labels()
         figure.legend(handles, names, ncols=4, loc="outside upper center")
@@ -127,11 +129,9 @@ def learning(rows: list[dict[str, float]], path: Path) -> Arrays:
                 axes.plot(x, y, color="0.6" if train else MODEL, lw=0.7 if train else 1.2, marker="" if train else "o", ms=3,
                           label="training batches" if train else "validation")  # fmt: skip
                 if train:
-                    trend = smoothed(y)
-                    axes.plot(x, trend, color=PALETTE[3], lw=0.8, label="smoothed")
-                    known = {w: s for w, s in slopes(x, trend).items() if np.isfinite(s) and (w == WINDOWS[0] or w <= x[-1])}
-                    text = "slope per 1000 steps\n" + "\n".join(f"last {w}: {s:+.4f}" for w, s in known.items())
-                    axes.text(0.03, 0.04, text, transform=axes.transAxes, fontsize=6, va="bottom")
+                    known = {w: s for w, s in slopes(x, smoothed(x, y)).items() if np.isfinite(s) and w <= x[-1]}
+                    text = "slope [nat per 1000 steps]\n" + "\n".join(f"last {w}: {s:+.4f}" for w, s in known.items())
+                    axes.text(0.97, 0.28, text, transform=axes.transAxes, fontsize=6, ha="right", va="bottom")
         for name, (text, color, dash) in lines.items():
             last = [r[name] for r in rows if name in r]
             if last:

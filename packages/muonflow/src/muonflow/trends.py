@@ -1,7 +1,7 @@
 """Is a training still going anywhere? A smoothed loss, and its slope over the last hundred, five and ten thousand steps.
 
-Both are computed from the record of a run (`metrics.jsonl`), which outlives an interruption: a run that was resumed has the
-same trends as one that was not.
+Slopes are in nats per thousand steps. Both are computed from the record of a run (`metrics.jsonl`), which outlives an
+interruption: a run that was resumed has the same trends as one that was not.
 """
 
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ __all__ = ["WINDOWS", "slopes", "smoothed"]
 WINDOWS = (100, 5_000, 10_000)  # steps
 
 
-def smoothed(values: Sequence[float] | np.ndarray, keep: float = 0.95) -> np.ndarray:
-    """s_k = keep s_(k-1) + (1 - keep) v_k, from s_0 = v_0.
+def smoothed(steps: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray, keep: float = 0.95) -> np.ndarray:
+    """s <- k s + (1 - k) v, from the first value, where k is `keep` to the number of steps since the last value.
 
-    >>> smoothed([2.0, 2.0, 2.0]).tolist()
+    >>> smoothed([1, 2, 3], [2.0, 2.0, 2.0]).tolist()
     [2.0, 2.0, 2.0]
     """
-    out = np.array(values, float)
-    for k in range(1, len(out)):
-        out[k] = keep * out[k - 1] + (1 - keep) * out[k]
+    out, keeps = np.array(values, float), keep ** np.diff(np.asarray(steps, float))
+    for k, kept in enumerate(keeps, start=1):
+        out[k] = kept * out[k - 1] + (1 - kept) * out[k]
     return out
 
 
