@@ -19,10 +19,10 @@ from dodo_closure.conserve import limit
 from dodo_closure.conversion import Conversion, convert, crossing_frames
 from dodo_closure.fluxes import heavy_average, is_physical, total_density
 from dodo_closure.minerbo import maximum_entropy
+from dodo_closure.model import combined
 from dodo_closure.quadrature import CrossingAware
 from dodo_closure.rows import GROWTH_UNIT
 from dodo_closure.states import draw_states
-from dodo_closure.task import combined
 from skyloom.errors import DataError
 
 __all__ = ["Answer", "Closure", "GraphClosure", "example_input"]

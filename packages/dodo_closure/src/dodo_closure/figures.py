@@ -113,6 +113,8 @@ def error_distributions(p: Arrays, about: dict[str, Any], path: Path) -> dict[st
 
 def crossing_depth(p: Arrays, about: dict[str, Any], path: Path, bins: int = 8) -> dict[str, np.ndarray]:
     """Median error and quartiles against I_< / I_> in equally filled bins, and the skill; returns centres, medians, skill."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     ratio = p["smaller"] / p["larger"]
     edges = np.quantile(ratio, np.linspace(0, 1, bins + 1))
     which = np.clip(np.searchsorted(edges, ratio, side="right") - 1, 0, bins - 1)
@@ -140,6 +142,10 @@ def crossing_depth(p: Arrays, about: dict[str, Any], path: Path, bins: int = 8) 
         axis.set_ylabel("mean |F − F$_{true}$| / N" + _synthetic(about))
         right.set(xscale="log", xlabel=r"depth of the crossing  $I_</I_>$", ylabel="skill over Box3D" + _synthetic(about))
         right.set_ylim(min(-0.1, float(drawn["skill"].min()) - 0.05), 1)
+        for each in (axis, right):
+            each.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            each.xaxis.set_major_formatter("{x:g}")
+            each.xaxis.set_minor_formatter(NullFormatter())
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         save(figure, path)
     return drawn
@@ -200,6 +206,7 @@ def changes(p: Arrays, about: dict[str, Any], path: Path) -> dict[str, np.ndarra
         for column, (label, colour, _) in closures.items():
             right.hist(errors[column].clip(max=edges[-1]), edges, histtype="step", color=colour, label=label, linewidth=1.3)
         right.set(xlabel="|ΔF$_e$ − ΔF$_{e,true}$| / N" + f"{_synthetic(about)}; last bin: the rest", ylabel="states per bin")
+        right.locator_params(axis="x", nbins=5)
         right.legend(loc="upper right")
         save(figure, path)
     return drawn

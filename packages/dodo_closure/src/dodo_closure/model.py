@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dodo_closure.invariants import SECTOR_FEATURES, sector_basis, sector_features
 
-__all__ = ["Correction", "EquivariantResidual", "Members"]
+__all__ = ["Correction", "EquivariantResidual", "Members", "combined"]
 
 FLOOR = 0.1  # of the training residual's rms: an error bar is in proportion to this plus the members' disagreement
 GATE = 0.01  # I_< / I_> below which a correction fades to nothing
@@ -23,6 +23,16 @@ class Correction(NamedTuple):
     """[M, B, 2, 3, 4] half-width of the 68% interval of each member's error, per component."""
     box_error: Tensor
     """[M, B, 2, 3, 4] the same of Box3D."""
+
+
+def combined(final: Tensor, error: Tensor, box_error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean of the members, half-width of its 68% interval per component, and whether a row trusts it more than Box3D.
+
+    Each member's width was learned from rows that it had not seen.
+    """
+    mean, bar, box_expected = final.mean(dim=0), error.mean(dim=0), box_error.mean(dim=0)
+    trusted = bar.mean(dim=(1, 2, 3)) <= box_expected.mean(dim=(1, 2, 3))
+    return mean, bar, trusted
 
 
 class Members(nn.Module):

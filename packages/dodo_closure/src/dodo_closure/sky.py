@@ -42,7 +42,9 @@ def sky_maps(p: dict[str, np.ndarray], about: dict[str, Any], path: Path, row: i
     with style():
         figure, axes = panels(2, 2, width=PAGE, height=4.3, subplot_kw={"projection": "mollweide"})
         for axis, (column, title) in zip(axes.ravel(), titles.items(), strict=True):
-            drawn = axis.pcolormesh(longitude, latitude, maps[column], cmap="RdBu_r", vmin=-top, vmax=top, rasterized=True)
+            drawn = axis.pcolormesh(
+                longitude, latitude, maps[column], cmap="RdBu_r", vmin=-top, vmax=top, shading="gouraud", rasterized=True
+            )
             if maps[column].min() < 0 < maps[column].max():
                 axis.contour(longitude, latitude, maps[column], [0.0], colors="black", linewidths=1.0)
             axis.set_title(title + (" (synthetic)" if about["synthetic"] else ""))

@@ -7,27 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dodo_closure.closure import GraphClosure, example_input
 from dodo_closure.conserve import limit
 from dodo_closure.data import SETS
 from dodo_closure.fluxes import SPECIES, conservation_error, density, flux
 from dodo_closure.losses import expected_error_loss, loss_named
+from dodo_closure.model import combined
 
-__all__ = ["ClosureTask", "combined", "row_error"]
+__all__ = ["ClosureTask", "row_error"]
 
 
 def row_error(F: Tensor, truth: Tensor) -> Tensor:
     """Mean over the 24 components of |F - truth| [B], in units of N."""
     return (F - truth).abs().mean(dim=(1, 2, 3))
-
-
-def combined(final: Tensor, error: Tensor, box_error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean of the members, half-width of its 68% interval per component, and whether a row trusts it more than Box3D.
-
-    Each member's width was learned from rows that it had not seen.
-    """
-    mean, bar, box_expected = final.mean(dim=0), error.mean(dim=0), box_error.mean(dim=0)
-    trusted = bar.mean(dim=(1, 2, 3)) <= box_expected.mean(dim=(1, 2, 3))
-    return mean, bar, trusted
 
 
 class ClosureTask(nn.Module):
@@ -103,13 +95,9 @@ class ClosureTask(nn.Module):
         return scores
 
     def example(self) -> dict[str, Tensor]:
-        from dodo_closure.closure import example_input
-
         return example_input()
 
     def exportable(self) -> nn.Module:
-        from dodo_closure.closure import GraphClosure
-
         return GraphClosure(self)
 
 
