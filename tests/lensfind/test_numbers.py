@@ -65,7 +65,28 @@ def test_tables_land_between_their_markers_alone(folder, tmp_path, monkeypatch):
     text = page.read_text()
     assert "old" not in text
     assert text.startswith("before\n<!-- numbers: experiments -->\n| experiment |")
-    assert "| `good` | 0.1 | 0.20 M | 3 | – | 0.905 ± 0.007 | – | – | 0.010 ± 0.000 | – | 2 |" in text
+    assert "| `good` | 0.1 | 0.20 M | 3 | – | 0.905 ± 0.007 | – | – | 0.0100 ± 0.0000 | – | 2 | CPU |" in text
     assert text.endswith("end\n")
     assert numbers.write(page, folder, [("good", "poor")])
     assert page.read_text() == text
+
+
+def test_large_runs_and_other_surveys_have_tables_of_their_own(folder):
+    rng = np.random.default_rng(2)
+    lens = rng.random(400) < 0.2
+    big = make(folder, "good", 0, rng.normal(2.0 * lens), lens, words="data.n_train=20000")
+    interval = {"value": 0.7, "low": 0.6, "high": 0.8}
+    table = {
+        "n_others": 100000, "n_lenses": 11000, "auroc": interval, "tpr_at_fpr": {"1e-3": interval}, "calibration": {},
+        "visible": {"auroc": interval, "tpr_at_fpr_1e-3": {"value": 0.65, "low": 0.6, "high": 0.7}},
+    }  # fmt: skip
+    big.write_json("evaluation.json", table)
+    for survey in ("des", "lsst"):
+        run = make(folder, "good", 0, rng.normal(2.0 * lens), lens, words=f"survey={survey}")
+        run.write_json("across.json", {"auroc": {survey: interval}})
+    rows = numbers.gather(folder)
+    assert "| `good` | 20000 | 100,000 | 11,000 | 0.7000 [0.6000, 0.8000] |" in numbers.large(rows)
+    assert "0.650 [0.600, 0.700]" in numbers.large(rows)
+    there = numbers.surveys(rows).splitlines()
+    assert there[2].count("0.700 [0.600, 0.800]") == 1
+    assert [line.split("|")[2].strip() for line in there[2:]] == ["des", "lsst"]

@@ -11,9 +11,10 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from skyloom.run import Run
 from skyloom.run.files import write_text
 from skyloom.training.progress import said
 
-__all__ = ["Row", "cost", "experiments", "gather", "pairs", "survey_table", "write"]
+__all__ = ["Row", "cost", "experiments", "gather", "large", "pairs", "survey_table", "surveys", "write"]
 
 _METRICS = {
     "test/auroc": "AUROC", "test/average_precision": "average precision", "test/tpr_at_fpr_1e-2": "TPR at FPR 1e-2",
@@ -52,6 +53,19 @@ class Row:
         found = [run.result["metrics"].get(metric, {}).get("value") for run in self.runs]
         return np.array([v for v in found if v is not None and math.isfinite(v)])
 
+    def shown(self, metric: str, digits: int = 3) -> str:
+        """Mean and standard deviation over seeds; of one run the value and its interval."""
+        return _mean(self.values(metric), digits) if len(self.runs) > 1 else _valued(self.runs[0], metric, digits)
+
+    def word(self, name: str) -> str | None:
+        """What was typed for this key, if anything."""
+        return next((word.partition("=")[2] for word in self.words if word.startswith(f"{name}=")), None)
+
+    @property
+    def device(self) -> str:
+        """GPU, where the run's torch was built for one."""
+        return "GPU" if "+cu" in str(self.runs[0].provenance.get("versions", {}).get("torch", "")) else "CPU"
+
 
 def gather(folder: Path, scale: str = "laptop") -> list[Row]:
     """All finished runs of this size under a directory of runs, newest of each setting and seed."""
@@ -77,6 +91,19 @@ def _words(run: Run) -> list[str]:
 # ---------------------------------------------------------------- tables
 
 
+def _valued(run: Run, metric: str, digits: int = 3) -> str:
+    return _between(run.result["metrics"].get(metric, {}), digits)
+
+
+def _between(estimate: Mapping[str, Any], digits: int = 3) -> str:
+    """`value [low, high]`, as far as these are known."""
+    value, low, high = (estimate.get(key) for key in ("value", "low", "high"))
+    if value is None or not math.isfinite(value):
+        return "–"
+    known = low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
+    return f"{value:.{digits}f}" + (f" [{low:.{digits}f}, {high:.{digits}f}]" if known else "")
+
+
 def _mean(values: np.ndarray, digits: int = 3) -> str:
     if not len(values):
         return "–"
@@ -85,11 +112,11 @@ def _mean(values: np.ndarray, digits: int = 3) -> str:
 
 
 def experiments(rows: Iterable[Row]) -> str:
-    """One line per setting: network, cost, and what it reached; ± is the standard deviation over seeds."""
-    rows = list(rows)
+    """One line per setting at laptop size: network, cost, and what it reached; ± is the standard deviation over seeds."""
+    rows = [row for row in rows if row.word("data.n_train") is None and row.word("survey") is None]
     names = list(_METRICS.values())
-    lines = [f"| experiment | share of lenses | parameters | MFLOP | speed | {' | '.join(names)} | seeds |"]
-    lines.append("|---" * (6 + len(names)) + "|")
+    lines = [f"| experiment | share of lenses | parameters | MFLOP | speed | {' | '.join(names)} | seeds | on |"]
+    lines.append("|---" * (7 + len(names)) + "|")
     costs = {row: cost(row.runs[0]) for row in rows}
     reference = next((c["seconds"] for row, c in costs.items() if row.experiment == "resnet18" and "seconds" in c), math.nan)
     for row in rows:
@@ -104,8 +131,8 @@ def experiments(rows: Iterable[Row]) -> str:
             flops,
             speed,
         ]
-        cells += [_mean(row.values(metric)) for metric in _METRICS]
-        lines.append("| " + " | ".join([*cells, str(len(row.runs))]) + " |")
+        cells += [row.shown(metric, 4 if metric == "test/ece" else 3) for metric in _METRICS]
+        lines.append("| " + " | ".join([*cells, str(len(row.runs)), row.device]) + " |")
     return "\n".join(lines)
 
 
@@ -195,6 +222,49 @@ def survey_table(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
+def large(rows: Iterable[Row]) -> str:
+    """Runs on more training cutouts, with enough held-out non-lenses for a false-positive rate of 1e-3."""
+    names = ["experiment", "training cutouts", "held-out non-lenses", "lenses", "AUROC", "TPR at FPR 1e-3",
+             "AUROC, arcs of S/N > 8", "TPR at FPR 1e-3, arcs of S/N > 8", "ECE", "expected/true at 1e-3", "coverage: lenses, others", "on"]  # fmt: skip
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for row in rows:
+        for run in row.runs if row.word("data.n_train") else ():
+            table = json.loads((run.directory / "evaluation.json").read_text())
+            visible, calibration = table.get("visible", {}), table["calibration"]
+            sets = calibration.get("conformal", {})
+            cells = [f"`{row.experiment}`", row.word("data.n_train") or "", f"{table['n_others']:,}", f"{table['n_lenses']:,}"]
+            cells += [_between(table["auroc"], 4), _between(table["tpr_at_fpr"]["1e-3"])]
+            cells += [_between(visible.get("auroc", {}), 4), _between(visible.get("tpr_at_fpr_1e-3", {}))]
+            cells += [_valued(run, "test/ece", 4), _number(calibration.get("at_prevalence", {}).get("expected_over_true"))]
+            cells += [f"{_number(sets.get('coverage_lenses'))}, {_number(sets.get('coverage_others'))}", row.device]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else "None has been run yet."
+
+
+def surveys(rows: Iterable[Row]) -> str:
+    """The same network on the sky of several surveys; where `lensfind.across` scored them on one another, all AUROCs."""
+    rows = [row for row in rows if row.word("survey")]
+    others = [row.word("survey") or "" for row in rows]
+    names = [
+        "experiment",
+        "learned on",
+        "AUROC there",
+        "average precision",
+        "TPR at FPR 1e-2",
+        *(f"AUROC on {o}" for o in others),
+    ]
+    lines = [f"| {' | '.join([*names, 'on'])} |", "|---" * (len(names) + 1) + "|"]
+    for row in rows:
+        run = row.runs[0]
+        path = run.directory / "across.json"
+        scores = json.loads(path.read_text())["auroc"] if path.is_file() else {}
+        cells = [f"`{row.experiment}`", row.word("survey") or ""]
+        cells += [row.shown(f"test/{m}") for m in ("auroc", "average_precision", "tpr_at_fpr_1e-2")]
+        cells += [_between(scores.get(other, {})) for other in others]
+        lines.append(f"| {' | '.join([*cells, row.device])} |")
+    return "\n".join(lines) if rows else "None has been run yet."
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
@@ -203,6 +273,7 @@ def write(page: Path, folder: Path, compared: Sequence[tuple[str, str]]) -> list
     """Rewrite the tables of a page; gives their names."""
     rows = gather(folder)
     tables = {"experiments": experiments(rows), "pairs": pairs(rows, compared), "survey": survey_table(rows)}
+    tables |= {"large": large(rows), "surveys": surveys(rows)}
     tables["commands"] = "\n".join(f"    {row.command}" for row in rows)
     text, written = page.read_text(encoding="utf-8"), []
     for name, table in tables.items():
@@ -218,6 +289,8 @@ def write(page: Path, folder: Path, compared: Sequence[tuple[str, str]]) -> list
 COMPARED = (
     ("vit_nnpu", "vit_pn"),
     ("vit_nnpu", "vit_nnpu task=lensfind/unlabeled_as_negative"),
+    ("vit_pn", "vit_nnpu task=lensfind/unlabeled_as_negative"),
+    ("deep_ensemble", "vit_nnpu"),
     ("vit_nnpu", "resnet_nnpu"),
     ("two_stage", "vit_nnpu"),
     ("lightgbm_pu", "vit_nnpu"),
