@@ -255,7 +255,7 @@ def purity_curve(axis: Any, predictions: Arrays, prevalence: float) -> Arrays:
 
 
 def _bars(axis: Any, rows: list[dict[str, Any]], fpr: float) -> None:
-    names = [f"{row['kind']} ({row['above']}/{row['n']})" for row in rows]
+    names = [f"{row['kind'].replace('_', '-')} ({row['above']}/{row['n']})" for row in rows]
     value = np.array([row["rate"]["value"] for row in rows])
     low, high = (np.array([row["rate"][side] for row in rows]) for side in ("low", "high"))
     place = np.arange(len(rows))

@@ -25,7 +25,7 @@ from skyloom.run import Run
 from skyloom.run.files import write_text
 from skyloom.training.progress import said
 
-__all__ = ["Row", "cost", "experiments", "gather", "large", "pairs", "survey_table", "surveys", "write"]
+__all__ = ["Row", "cost", "ensembles", "experiments", "gather", "large", "pairs", "survey_table", "surveys", "write"]
 
 _METRICS = {
     "test/auroc": "AUROC", "test/average_precision": "average precision", "test/tpr_at_fpr_1e-2": "TPR at FPR 1e-2",
@@ -63,8 +63,9 @@ class Row:
 
     @property
     def device(self) -> str:
-        """GPU, where the run's torch was built for one."""
-        return "GPU" if "+cu" in str(self.runs[0].provenance.get("versions", {}).get("torch", "")) else "CPU"
+        """GPU, where the run's torch came with libraries for one."""
+        installed = self.runs[0].provenance.get("versions", {})
+        return "GPU" if any(name.startswith("nvidia-cudnn") for name in installed) else "CPU"
 
 
 def gather(folder: Path, scale: str = "laptop") -> list[Row]:
@@ -225,7 +226,8 @@ def survey_table(rows: Iterable[Row]) -> str:
 def large(rows: Iterable[Row]) -> str:
     """Runs on more training cutouts, with enough held-out non-lenses for a false-positive rate of 1e-3."""
     names = ["experiment", "training cutouts", "held-out non-lenses", "lenses", "AUROC", "TPR at FPR 1e-3",
-             "AUROC, arcs of S/N > 8", "TPR at FPR 1e-3, arcs of S/N > 8", "ECE", "expected/true at 1e-3", "coverage: lenses, others", "on"]  # fmt: skip
+             "AUROC, arcs of S/N > 8", "TPR at FPR 1e-3, arcs of S/N > 8", "ECE", "expected/true at 1e-3",
+             "coverage: lenses, others", "on"]  # fmt: skip
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     for row in rows:
         for run in row.runs if row.word("data.n_train") else ():
@@ -265,6 +267,26 @@ def surveys(rows: Iterable[Row]) -> str:
     return "\n".join(lines) if rows else "None has been run yet."
 
 
+def ensembles(rows: Iterable[Row]) -> str:
+    """Every rule of fusion against the member that validation calls best; DeLong's paired interval on the test rows."""
+    lines = [
+        "| experiment | seed | AUROC of the members | rule | AUROC | less the best on validation | used |",
+        "|---" * 7 + "|",
+    ]
+    for row in rows:
+        for run in row.runs:
+            path = run.directory / "ensemble.json"
+            if not path.is_file():
+                continue
+            found = json.loads(path.read_text())
+            members = ", ".join(f"{value:.3f}" for value in found["members"].values())
+            for rule, of in found["rules"].items():
+                cells = [f"`{row.experiment}`", str(run.config["seed"]), members, rule.replace("_", " "), f"{of['auroc']:.4f}"]
+                cells += [_between(of["less_best_member"], 4), "yes" if rule == found["used"]["rule"] else ""]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else "None has been run yet."
+
+
 def _number(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
@@ -273,7 +295,7 @@ def write(page: Path, folder: Path, compared: Sequence[tuple[str, str]]) -> list
     """Rewrite the tables of a page; gives their names."""
     rows = gather(folder)
     tables = {"experiments": experiments(rows), "pairs": pairs(rows, compared), "survey": survey_table(rows)}
-    tables |= {"large": large(rows), "surveys": surveys(rows)}
+    tables |= {"large": large(rows), "surveys": surveys(rows), "ensembles": ensembles(rows)}
     tables["commands"] = "\n".join(f"    {row.command}" for row in rows)
     text, written = page.read_text(encoding="utf-8"), []
     for name, table in tables.items():
