@@ -76,7 +76,11 @@ def test_a_run_writes_all_that_later_verbs_need(checkout):
     done = checkout.call("rerun", "run=last")
     assert done.code == 0, done.err
     assert "all metrics agree" in done.err
-    assert checkout.newest().result["rerun"] == {"of": run.id, "agrees": True, "differences": {}}
+    repeated = checkout.newest()
+    assert repeated.result["rerun"] == {"of": run.id, "agrees": True, "differences": {}}
+    longer = checkout.call("train", f"run={repeated.directory}", "trainer.epochs=6")
+    assert longer.code == 0, longer.err
+    assert repeated.rows()[-1]["epoch"] == 5
 
     page = checkout.call("report", "run=last")
     assert page.code == 0
@@ -209,6 +213,40 @@ def test_two_processes_are_stopped_together_and_resumed(checkout):
     done = checkout.run("train", f"run={run.directory}", f"trainer.epochs={step // 7 + 1}")
     assert done.code == 0, done.err
     assert run.status == "finished"
+
+
+@pytest.mark.slow
+def test_a_mistake_that_one_process_meets_is_the_runs(checkout):
+    path = checkout.root / "packages" / PACKAGE / "src" / PACKAGE / "task.py"
+    bad = """def losses(self, batch):
+        import os
+
+        from skyloom.errors import DataError
+
+        if os.environ.get("LOCAL_RANK") == "1":
+            raise DataError("row 7 is no number")
+        return self._losses(batch)
+
+    def _losses(self, batch"""
+    path.write_text(path.read_text().replace("def losses(self, batch", bad, 1))
+    done = checkout.run("train", f"pkg={PACKAGE}", "scale=smoke", "logger=none", "hardware=ddp_cpu")
+    assert done.code == 2, done.err
+    assert "row 7 is no number" in done.err
+    assert "Traceback" not in done.err
+    assert checkout.newest().result["reason"] == "row 7 is no number"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wait", [0.0, 0.5, 2.0, 4.0])
+def test_a_signal_while_processes_start_is_heard_by_all(checkout, wait):
+    process = checkout.start("train", f"pkg={PACKAGE}", "scale=smoke", "logger=none", "hardware=ddp_cpu", "trainer.epochs=3000")
+    until(lambda: list(checkout.root.glob("runs/*/*/*/provenance.json")) and checkout.newest().status == "running")
+    time.sleep(wait)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert checkout.newest().status == "interrupted"
 
 
 def test_a_bug_is_ours_with_a_traceback_and_the_run_is_failed(checkout):

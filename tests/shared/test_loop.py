@@ -287,3 +287,21 @@ def test_plain_item_by_item_data_sets_train_too():
     trainer().fit(a, data, sgd)
     trainer().fit(b, other, sgd)
     assert torch.equal(a.weight, b.weight)
+
+
+def test_gradients_that_are_never_numbers_stop_a_run_in_half_precision():
+    """The fp16 scaler leaves out steps that overflow; a gradient that is NaN at every scale is no overflow."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins import MixedPrecision
+
+    class Root(Curve):
+        def losses(self, batch):
+            terms = super().losses(batch)
+            return {**terms, "loss": terms["loss"] + (0 * self.layers[0].weight).square().sum().sqrt()}  # 0, of slope 0 / 0
+
+    scaler = torch.amp.GradScaler("cpu")
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler=scaler)])
+    fabric.launch()
+    with pytest.raises(NonFinite, match="gradient norm nan"):
+        trainer(fabric=fabric, epochs=100, validate_every=100).fit(Root(), curve_data())
+    assert scaler.get_scale() < 1e-3

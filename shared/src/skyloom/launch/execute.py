@@ -71,29 +71,53 @@ def _launch(run: Run, config: dict[str, Any], stop: StopSignals) -> Outcome:
     if not spawns(fabric):
         fabric.launch()
         return work(fabric, str(run.directory), config)
-    from skyloom.launch.processes import forwarding
-
-    with forwarding(stop):
-        return fabric.launch(work, str(run.directory), config)
+    return _spawned(fabric, run, config, stop)
 
 
-def work(fabric: Any, directory: str, config: dict[str, Any]) -> Outcome:
-    """What every process of a run does."""
+def _spawned(fabric: Any, run: Run, config: dict[str, Any], stop: StopSignals) -> Outcome:
+    """In processes of its own. When one leaves early the others fail for want of it: what counts is why it left."""
+    from skyloom.launch.processes import forwarding, mistake
+
+    report = run.directory / "mistake.json"
+    report.unlink(missing_ok=True)
+    try:
+        with forwarding(stop, fabric._strategy.num_processes) as desk:
+            return fabric.launch(work, str(run.directory), config, desk)
+    except Exception:
+        found = mistake(run.directory)
+        if found is None and stop.requested is not None:
+            gone = Interrupted(stop.requested)
+            found = {"status": "interrupted", "metrics": {}, "reason": str(gone), "signum": gone.signum}
+        if found is None:
+            raise
+        return found
+    finally:
+        report.unlink(missing_ok=True)
+
+
+def work(fabric: Any, directory: str, config: dict[str, Any], desk: Any = None) -> Outcome:
+    """What every process of a run does. `desk`: where signals are left for processes that are not up yet."""
     run = Run.open(directory, writable=fabric.global_rank == 0)
     with StopSignals() if fabric.world_size > 1 else _Nothing():
         trackers = _start_trackers(run, config) if fabric.global_rank == 0 else None
         outcome: Outcome = {"status": "failed", "metrics": {}, "reason": None}
         try:
-            outcome = _call(run, fabric, config, trackers)
+            outcome = _call(run, fabric, config, trackers, desk)
         finally:
             if trackers is not None:
                 trackers.finish(outcome["status"], {name: m["value"] for name, m in outcome["metrics"].items()})
+        if fabric.world_size > 1 and outcome.get("user_error"):
+            from skyloom.launch.processes import report_mistake
+
+            report_mistake(run.directory, outcome)
+            raise UserError(outcome["user_error"])
     return outcome
 
 
-def _call(run: Run, fabric: Any, config: dict[str, Any], trackers: Any) -> Outcome:
+def _call(run: Run, fabric: Any, config: dict[str, Any], trackers: Any, desk: Any) -> Outcome:
     """Build the parts that the workflow asks for, and call it."""
     from skyloom.launch.build import build, workflow_parts
+    from skyloom.launch.processes import take_up
     from skyloom.metrics import Estimate
     from skyloom.training import Pruned
 
@@ -108,6 +132,7 @@ def _call(run: Run, fabric: Any, config: dict[str, Any], trackers: Any) -> Outco
         "prune": _pruning(config),
     }
     try:
+        take_up(desk, fabric.local_rank)
         for name in workflow_parts(workflow):
             if name in ready:
                 parts[name] = ready[name]

@@ -58,7 +58,13 @@ def _go_on(run: Run, config: dict[str, Any], overrides: list[str]) -> int:
         return finish(run, config)
     from skyloom.launch.submission import submit
 
-    return submit(config, [*(run.provenance.get("overrides") or []), *overrides], run)
+    return submit(config, [*_composed(run), *overrides], run)
+
+
+def _composed(run: Run) -> list[str]:
+    """The words that the run's configuration was composed from; a rerun's are those of the run that it repeats."""
+    words = run.provenance.get("composed") or run.provenance.get("overrides") or []
+    return take(words, *OWN)[1]
 
 
 def finish(run: Run, config: dict[str, Any]) -> int:
@@ -83,8 +89,7 @@ def resumed(text: str, overrides: list[str]) -> tuple[Run, dict[str, Any]]:
     config = run.config
     _, overrides = take(overrides, "pkg", "+experiment")
     if overrides:
-        recorded = run.provenance.get("overrides") or []
-        recorded = take(recorded, *OWN)[1]
+        recorded = _composed(run)
         before, after = compose_config(recorded), compose_config(recorded + overrides)
         # named as they were given: before interpolation copies them elsewhere
         changed = _changes(OmegaConf.to_container(before), OmegaConf.to_container(after))
@@ -109,6 +114,7 @@ def rerun(words: list[str]) -> int:
     first = find_run(own["run"], runs_dir(overrides))
     config = {**first.config, "trial": None}
     second = new_run(config, "rerun", [f"run={first.directory}"])
+    second.write_json("provenance.json", {**second.provenance, "composed": _composed(first)})
     code = finish(second, config)
     if code == 0:
         _compare(first, second)

@@ -38,6 +38,9 @@ Record = Callable[[dict[str, float], int], None]
 Prune = Callable[[dict[str, float], int], bool]
 
 
+_MOST_OVERFLOWS = 32  # halvings take the scale from its first 65536 to 1.5e-5, where no finite gradient overflows
+
+
 class Pruned(Exception):
     """A sweep ended this run early; what it had is saved."""
 
@@ -111,6 +114,7 @@ class Fit:
         self.logged_step = self.logged_count = 0
         self.logged_sums: dict[str, float] = {}
         self.waiting = 0.0
+        self.overflows = 0  # steps in a row that the fp16 scaler left out
         self.quiet = trainer.quiet or self.fabric.global_rank > 0
         self.pools: bool | None = None if trainer.accumulate > 1 else False  # whether the loss takes means over whole steps
 
@@ -228,8 +232,9 @@ class Fit:
         if limit is not None:
             torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
         value = float(norm)
-        # with fp16 the scaler itself leaves out overflowing steps and lowers its scale
-        return value if scaler is None or math.isfinite(value) else 0.0
+        # with fp16 the scaler itself leaves out overflowing steps and halves its scale; if that never helps, it is no overflow
+        self.overflows = 0 if math.isfinite(value) else self.overflows + 1
+        return value if scaler is None or math.isfinite(value) or self.overflows > _MOST_OVERFLOWS else 0.0
 
     def _nonfinite(self, batch: Batch, rows: np.ndarray, names: list[str], values: list[float], norm: float) -> None:
         p = self.progress
