@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from skyloom.data import Columns
 from skyloom.errors import ConfigError
 from skyloom.run import Run
 from skyloom.training import NonFinite, Pruned, Trainer
@@ -77,6 +78,21 @@ def test_clipping_bounds_the_step():
     before = task.weight.detach().clone()
     trainer(epochs=1, limit_batches=1, clip_norm=0.01).fit(task, data, sgd, Constant())
     assert float((task.weight.detach() - before).norm()) == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+def test_a_limited_split_is_seen_from_one_end_to_the_other():
+    """Labelled rows often come first, and one batch of them alone tells nothing of a model."""
+    rows = Columns({"x": torch.arange(100.0)})
+
+    class Itself(Line):
+        def predict(self, batch):
+            return {"seen": batch["x"]}
+
+    seen = trainer(batch_size=8, limit_batches=2).predict(Itself(), rows)["seen"]
+    assert len(seen) == 16
+    assert seen[0] == 0
+    assert seen[-1] >= 90
+    assert bool((seen.diff() > 0).all())
 
 
 def test_the_average_is_its_definition_and_is_what_is_kept():

@@ -157,9 +157,10 @@ class Trainer:
         an empty dict.
         """
         fabric = self._fabric
-        rows = np.arange(len(dataset))[fabric.global_rank :: fabric.world_size]
-        longest = math.ceil(len(dataset) / fabric.world_size)  # as many parts in every process: they meet after each
-        parts = np.array_split(rows, max(math.ceil(longest / self.batch_size), 1))[: self.limit_batches]
+        every = _spread(len(dataset), self.limit_batches and self.limit_batches * self.batch_size * fabric.world_size)
+        rows = every[fabric.global_rank :: fabric.world_size]
+        longest = math.ceil(len(every) / fabric.world_size)  # as many parts in every process: they meet after each
+        parts = np.array_split(rows, max(math.ceil(longest / self.batch_size), 1))
         was_training = task.training
         task.eval()
         pieces: list[dict[str, Tensor]] = []
@@ -224,3 +225,8 @@ class Trainer:
             return {}
         order = torch.as_tensor(np.argsort(np.concatenate([part for part, _ in everyone])))
         return {k: torch.cat([piece[k] for _, piece in everyone])[order] for k in mine}
+
+
+def _spread(rows: int, most: int | None) -> np.ndarray:
+    """All rows, or `most` of them evenly spread: the first of a sorted split may all be of one kind."""
+    return np.arange(rows) if not most or most >= rows else np.arange(most) * rows // most
