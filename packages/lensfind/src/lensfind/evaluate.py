@@ -265,3 +265,4 @@ def _bars(axis: Any, rows: list[dict[str, Any]], fpr: float) -> None:
     axis.set_yticks(place, names)
     axis.invert_yaxis()
     axis.set(xlabel="share above the threshold", xlim=(0, None))
+    axis.locator_params(axis="x", nbins=5)
