@@ -18,6 +18,7 @@ def balanced(data: Data, positives: float = 0.25) -> Data:
     return Data(train, data.val, data.test, data.about, data.carry, data.group, data.augment)
 
 
-def simulated_balanced(positives: float = 0.25, **arguments: Any) -> Data:
-    """`lensfind.data.simulated` with balanced training batches."""
-    return balanced(simulated(**arguments), positives)
+def simulated_balanced(positives: float | None = 0.25, **arguments: Any) -> Data:
+    """`lensfind.data.simulated` with balanced training batches; None leaves them as the rows come."""
+    data = simulated(**arguments)
+    return data if positives is None else balanced(data, positives)
