@@ -21,7 +21,8 @@ __all__ = ["CLUMPS", "Lensed", "lay_rays"]
 CLUMPS = 5  # in a source, at most
 _FAINT = 2e-3  # of the central brightness: where a source is fainter, one ray per cell is enough
 _NEAR = (2.5, 1.3, 0.75)  # cells from the centre of the source within which finer rules are used: profiles have a cusp
-_COARSE = 0.35  # cells per half-light radius; on finer grids than this one ray per cell is enough where a source is bright, too
+_COARSE = 0.2  # cells per half-light radius; on finer grids than this one ray per cell is enough where a source is bright, too
+_STRETCH = 20.0  # at most, of what a cell near the centre of a lens sees of the source
 _TERMS = 24  # of the series of a power law: for q >= 0.3 they reach the rounding of single precision
 
 
@@ -151,7 +152,7 @@ def _fanned(s: Lensed, tx: Tensor, ty: Tensor, r2: Tensor, cell: float) -> Tenso
     """
     reach = cell / s.r_e
     core = reach ** (1 / s.n)
-    seen = ((core - np.log(_FAINT) / sersic_b(s.n)) ** s.n + 0.75 * reach) ** 2
+    seen = ((core - np.log(_FAINT) / sersic_b(s.n)) ** s.n + 0.75 * _STRETCH * reach) ** 2
     radius = torch.minimum(s.theta_e * reach / _COARSE, 0.5 * s.theta_e).clamp(min=_NEAR[1] * cell)
     return (torch.addcmul(tx * tx, ty, ty) < (radius**2)[:, None, None]) & (r2 < seen[:, None, None])
 
@@ -191,8 +192,9 @@ def _lay(s: Lensed, plane: Plane, rays: int, stamps: Tensor | None, isothermal: 
     u, v = _source_plane(tx, ty, p[:, :, None, None], isothermal)
     r2 = torch.addcmul(u * u, v, v)
     limits = _limits(s, plane.cell) if stamps is None else [torch.full_like(s.x, v) for v in (4.0, 4.0, 0.0, 0.0)]
-    bright = r2 < limits[0][:, None, None]
-    if stamps is None and bool((plane.cell < _COARSE * s.r_e).any()):
+    # where the deflection jumps, rays of one cell go all around the lens: its centre need not see the source
+    bright = (r2 < limits[0][:, None, None]) | (torch.addcmul(tx * tx, ty, ty) < (_NEAR[1] * plane.cell) ** 2)
+    if stamps is None:
         bright |= _fanned(s, tx, ty, r2, plane.cell)
     smooth = _brightness(r2, p[:, :, None, None]).masked_fill_(bright, 0.0) if stamps is None else torch.zeros_like(r2)
     canvas = _smooth(smooth)
@@ -200,8 +202,13 @@ def _lay(s: Lensed, plane: Plane, rays: int, stamps: Tensor | None, isothermal: 
     count = line.numel()
     row = torch.div(cells, count * count, rounding_mode="floor")
     tx, ty, r2 = tx.view(-1)[cells], ty.view(-1)[cells], r2.view(-1)[cells]
-    level = torch.stack([r2 < limit[row] for limit in limits[1:]]).sum(dim=0)
-    level[torch.addcmul(tx * tx, ty, ty) < (_NEAR[1] * plane.cell) ** 2] = 2
+    from_centre = torch.addcmul(tx * tx, ty, ty)
+    wide = (s.theta_e[row] / torch.sqrt(from_centre + 1e-12) - 1).clamp(
+        min=1, max=_STRETCH
+    )  # a cell there fans out on the source
+    level = torch.stack([r2 < limit[row] * (wide * wide) for limit in limits[1:]]).sum(dim=0)
+    for least, reach in ((2, _NEAR[1]), (3, _NEAR[2])):  # the jump is in one of these
+        level = torch.where(from_centre < (reach * plane.cell) ** 2, level.clamp(min=least), level)
     within = cells - row * (count * count)
     start = row * (count + 4) ** 2 + torch.div(within, count, rounding_mode="floor") * 4 + within
     for which, k in enumerate((max(2, rays // 2), rays, 5 * rays // 2, 5 * rays)):
