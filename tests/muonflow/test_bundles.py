@@ -275,3 +275,15 @@ def test_one_graph_gives_what_the_generator_draws(whole, tmp_path):
 
     assert torch.allclose(muons, from_flow(task.network.target.inverse(again), ceiling), rtol=1e-4)
     assert bool((muons[:, 0] < ceiling).all())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["pt2", "onnx"])
+@pytest.mark.parametrize("transform", ["standardise", "yeo_johnson"])
+def test_other_programs_can_read_the_graph(whole, tmp_path, format, transform):
+    from skyloom.training.graphs import write_graph
+
+    data, _, _ = whole
+    written = write_graph(MuonBundles(data.about, partial(small, transform=transform)), tmp_path / f"bundles.{format}", format)
+    assert (written.inputs, written.outputs) == (["condition", "noise"], ["muon", "counts"])
+    assert written.worst < 1e-5

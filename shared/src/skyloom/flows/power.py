@@ -57,10 +57,11 @@ class YeoJohnson(DataTransform):
         q, size = self._power_of(y), torch.log1p(y.abs())
         safe = q.clamp(min=1e-9)
         z = torch.where(q > 1e-9, torch.expm1(safe * size) / safe, size)
-        return torch.copysign(z, y), (q - 1) * size
+        return torch.where(y < 0, -z, z), (q - 1) * size
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         q, size = self._power_of(z), z.abs()
         safe = q.clamp(min=1e-9)
         log = torch.where(q > 1e-9, torch.log1p(safe * size) / safe, size)
-        return torch.copysign(torch.expm1(log.clamp(max=math.log(torch.finfo(z.dtype).max) - 1)), z)
+        size = torch.expm1(log.clamp(max=math.log(torch.finfo(z.dtype).max) - 1))
+        return torch.where(z < 0, -size, size)  # not copysign, which ONNX lacks
