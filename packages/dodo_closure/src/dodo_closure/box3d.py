@@ -34,6 +34,7 @@ __all__ = ["STEEPEST", "Adaptive", "Diagnostics", "Integrator", "Variant", "asym
 Variant = Literal["box", "smooth", "pairwise"]
 STEEPEST = 0.98  # flux factor that the default rule still resolves; steeper beams are integrated as this steep
 _NODES = 1 << 18  # sphere nodes held at once
+_BEAM = 10.5  # Z, a little above that of a flux factor of 0.9: steeper distributions are cut into finer pieces
 _ROWS = 1 << 13  # states cut into discs together
 _PAIRS = ((0, 1), (0, 2), (1, 2))
 
@@ -167,12 +168,15 @@ def _by_rule(moments: Tensor, rule: Rule, smooth: bool, p0: float) -> Conversion
 
 
 def _by_discs(moments: Tensor, rule: Discs, p0: float) -> Conversion:
-    inside, found = disc_moments(maximum_entropy(moments, STEEPEST), moments, rule)
+    closure = maximum_entropy(moments, STEEPEST)
+    inside, found = disc_moments(closure, moments, rule)
     result = jump(inside, moments, p0)
-    rows = torch.nonzero(~found)[:, 0]
-    if len(rows):
-        for place, value in zip(result, electron_change(moments[rows], rule.others, False, p0), strict=True):
-            place[rows] = value
+    beams = closure.steepness.amax(dim=1) > _BEAM
+    for which, other in ((beams, rule.beams), (~beams & ~found, rule.others)):
+        rows = torch.nonzero(which)[:, 0]
+        if len(rows):
+            for place, value in zip(result, electron_change(moments[rows], other, False, p0), strict=True):
+                place[rows] = value
     return result
 
 

@@ -46,6 +46,7 @@ class Discs:
         tolerance: of a disc's moments, in units of N
         doublings: of azimuths, at most
         others: rule for the few states that are no such discs, and for the smooth variant
+        beams: rule for states with a flux factor above 0.9, which need more nodes
     """
 
     azimuths: int = 16
@@ -55,6 +56,7 @@ class Discs:
     tolerance: float = 1e-4
     doublings: int = 2
     others: CrossingAware = field(default_factory=lambda: CrossingAware(32, 5, 12, 3, 3))
+    beams: CrossingAware = field(default_factory=CrossingAware)
 
 
 class _Sky(NamedTuple):
