@@ -11,7 +11,8 @@ import torch
 
 from conftest import PACKAGE
 from skyloom.data.tables import read_columns
-from skyloom.run import list_runs
+from skyloom.launch.build import build
+from skyloom.run import Interrupted, StopSignals, list_runs
 
 SMOKE = (f"pkg={PACKAGE}", "scale=smoke", "hardware.threads=1")
 
@@ -213,6 +214,11 @@ def test_two_processes_are_stopped_together_and_resumed(checkout):
     done = checkout.run("train", f"run={run.directory}", f"trainer.epochs={step // 7 + 1}")
     assert done.code == 0, done.err
     assert run.status == "finished"
+
+
+def test_a_signal_while_something_is_built_is_no_fault_of_what_is_built():
+    with StopSignals(), pytest.raises(Interrupted, match="SIGTERM"):
+        build({"data": {"_target_": "signal.raise_signal", "_args_": [int(signal.SIGTERM)]}}, "data")
 
 
 @pytest.mark.slow

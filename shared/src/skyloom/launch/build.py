@@ -11,6 +11,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
 from skyloom.errors import ConfigError, UserError, nearest
+from skyloom.run import Interrupted
 
 __all__ = ["build", "check_targets", "workflow_parts"]
 
@@ -58,7 +59,7 @@ def build(config: dict[str, Any], name: str, **more: Any) -> Any:
         cause = error.__cause__
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__
-        if isinstance(cause, UserError):
+        if isinstance(cause, (UserError, Interrupted)):  # a signal can come while something is built
             raise cause from None
         if isinstance(cause, TypeError) and "argument" in str(cause):
             raise ConfigError(f"{name}: {cause}.") from None
