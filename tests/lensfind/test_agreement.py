@@ -115,7 +115,7 @@ def test_at_a_cusp_lenstronomys_cells_err_and_ours_does_not():
 @pytest.mark.parametrize("name", SURVEYS)
 def test_two_hundred_scenes_of_every_survey_agree(name):
     pixel = load_survey(name).pixel_scale
-    cells = 16 if pixel > 0.06 else 8
+    cells = 16 if pixel > 0.09 else 8
     compare(name, 200, cells, side=8.0, population=SMOOTH, worst=1e-3)
 
 

@@ -5,6 +5,7 @@ import pytest
 from scipy.integrate import trapezoid
 
 from lensfind.figures import completeness, cutouts, draw, rank_curves, rgb, score_histograms
+from skyloom.errors import DataError
 from skyloom.plots import panels
 
 
@@ -52,6 +53,13 @@ def test_completeness_averages_to_the_whole(predictions):
 def test_cutouts_are_those_that_were_scored(predictions, small):
     rows = np.array([3, 50, 120])
     assert np.array_equal(cutouts(rows, predictions, small.about).numpy(), small.test["image"][rows].numpy())
+
+
+def test_another_recipe_of_the_sky_is_not_drawn_from_these_seeds(predictions, small, tmp_path):
+    other = {**small.about, "simulator": small.about["simulator"] - 1}
+    with pytest.raises(DataError, match="recipe"):
+        cutouts(np.array([3]), predictions, other)
+    assert [f.path.name for f in draw(predictions, other, tmp_path)] == ["scores.png", "ranking.png", "completeness.png"]
 
 
 def test_colour_does_not_depend_on_brightness():

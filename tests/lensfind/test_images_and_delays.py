@@ -25,6 +25,7 @@ from lensfind.lensing import (
     time_delays,
     velocity_dispersion,
 )
+from lensfind.lensing.images import _newton
 from skyloom.errors import ConfigError, DataError
 
 
@@ -120,6 +121,13 @@ def _odd(seeds: range) -> None:
 
 def test_the_number_of_images_is_odd_and_their_parities_add_to_one():
     _odd(range(25))
+
+
+def test_a_search_without_starts_has_no_roots():
+    lens, beta = random_lens(np.random.default_rng(0), core=0.0)
+    points, residual = _newton(lens, torch.zeros(0, 2, dtype=torch.float64), torch.as_tensor(beta, dtype=torch.float64))
+    assert points.shape == (0, 2)
+    assert residual.shape == (0,)
 
 
 @pytest.mark.slow

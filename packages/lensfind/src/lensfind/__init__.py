@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lensfind.candidates import shortlist
     from lensfind.clusters import Cluster, ClusterPopulation, draw_cluster, simulate_cluster
     from lensfind.colours import arc_colours, blue_excess
-    from lensfind.data import simulated
+    from lensfind.data import fresh, simulated, stored
     from lensfind.ensembles import Ensemble
     from lensfind.evaluate import evaluation
     from lensfind.figures import draw
@@ -60,7 +60,7 @@ _HOMES = {
     "clusters": ("Cluster", "ClusterPopulation", "draw_cluster", "simulate_cluster"),
     "candidates": ("shortlist",),
     "colours": ("arc_colours", "blue_excess"),
-    "data": ("simulated",),
+    "data": ("fresh", "simulated", "stored"),
     "ensembles": ("Ensemble",),
     "evaluate": ("evaluation",),
     "figures": ("draw",),
@@ -129,6 +129,7 @@ __all__ = [
     "fermat_potential",
     "find_images",
     "finder",
+    "fresh",
     "inject",
     "inject_cluster",
     "observe",
@@ -143,6 +144,7 @@ __all__ = [
     "simulate_cluster",
     "simulated",
     "source_position",
+    "stored",
     "time_delays",
 ]
 

@@ -1,6 +1,7 @@
 """From scores to a list that people look at: ranked, one row per object, cut where the purity or the budget ends."""
 
 import html
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,13 @@ def _pictures(run: Run, path: Path, columns: Arrays, rows: np.ndarray, about: di
     from skyloom.training.checkpoints import load_best
 
     known = load_best(run.checkpoints)["about"] if (run.checkpoints / "best.pt").exists() else about
-    if path.stem == "test" and "seed" in columns and known.get("synthetic") and "population" in known:
+    if (
+        path.stem == "test"
+        and "seed" in columns
+        and known.get("synthetic")
+        and "population" in known
+        and figures.same_sky(known)
+    ):
         images = figures.cutouts(rows, columns, known).numpy() if len(rows) else np.zeros((0, 1, 1, 1))
     else:
         from lensfind.sources import open_source
@@ -179,7 +186,8 @@ def _pictures(run: Run, path: Path, columns: Arrays, rows: np.ndarray, about: di
         notes = {k.decode(): v.decode() for k, v in (pq.read_schema(path).metadata or {}).items()}
         if "input" not in notes or not Path(notes["input"]).exists():
             return None
-        source = open_source(notes["input"], known["bands"], int(known["size"]))
+        tiles = json.loads(notes.get("tiles", "{}")) or None
+        source = open_source(notes["input"], known["bands"], int(known["size"]), tiles)
         place = {str(name): k for k, name in enumerate(source.ids)}
         wanted = np.array([place[str(name)] for name in columns["id"][rows]], dtype=int)
         images = source.read(wanted) if len(wanted) else np.zeros((0, 1, 1, 1))

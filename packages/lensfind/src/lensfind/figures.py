@@ -1,5 +1,6 @@
 """Figures of a lens finder, drawn from its predictions alone; each function gives back the numbers it drew."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import torch
 from scipy.stats import binomtest
 
 from lensfind.population import Population
-from lensfind.simulator import simulate
+from lensfind.simulator import RECIPE, simulate
 from lensfind.survey import Survey
+from skyloom.errors import DataError
 from skyloom.metrics import Ranking
 from skyloom.plots import PAGE, PALETTE, Figure, panels, save, style
 
@@ -50,7 +52,7 @@ def draw(
         keep("completeness", canvas, "Which lenses are found", f"Share of {word}lenses above the threshold chosen to let "
              f"through {fpr:.0%} of non-lenses, in bins of equal numbers, with 68% Wilson intervals; labelled and unlabeled "
              "lenses of the test split together.")  # fmt: skip
-        if "seed" in predictions and about["synthetic"]:
+        if "seed" in predictions and about["synthetic"] and same_sky(about):
             rows = _chosen(predictions)
             canvas, axes = panels(len(rows), _COLUMNS, width=PAGE, height=len(rows) * PAGE / _COLUMNS + 0.55)
             _mosaic(axes, rows, predictions, about)
@@ -154,8 +156,18 @@ def _chosen(predictions: Arrays) -> dict[str, np.ndarray]:
     }
 
 
+def same_sky(about: Mapping[str, Any]) -> bool:
+    """Whether the simulator still draws from a seed what it drew for this run; data sets carry its number since recipe 4."""
+    return about.get("simulator", 4) == RECIPE
+
+
 def cutouts(rows: np.ndarray, predictions: Arrays, about: dict[str, Any]) -> torch.Tensor:
     """The synthetic cutouts of these rows, simulated again from their seeds: [rows, bands, size, size] in nJy."""
+    if not same_sky(about):
+        raise DataError(
+            f"the images of this run were drawn by recipe {about['simulator']} of the simulator, which is at {RECIPE} now and "
+            "would draw others from their seeds: train again to see what a network saw."
+        )
     return simulate(
         torch.from_numpy(predictions["seed"][rows]),
         torch.from_numpy(predictions["kind"][rows]).long(),

@@ -52,7 +52,7 @@ def simulated_source(
 
     from lensfind.data.synthetic import compose, enough
     from lensfind.population import KINDS, LENS
-    from lensfind.simulator import simulate
+    from lensfind.simulator import RECIPE, simulate
 
     population = population or Population()
     size = size or enough(survey, population)
@@ -73,8 +73,8 @@ def simulated_source(
     table["zero_point"] = 31.4
     about = {
         "bands": list(survey.bands), "size": size, "unit": "nJy", "synthetic": True, "survey": survey.to_json(),
-        "population": population.to_json(), "oversample": oversample, "license": "simulated", "masked": False,
-        "class_prior": class_prior,
+        "population": population.to_json(), "oversample": oversample, "simulator": RECIPE, "license": "simulated",
+        "masked": False, "class_prior": class_prior,
     }  # fmt: skip
 
     width = float(survey.column("psf_fwhm").mean())

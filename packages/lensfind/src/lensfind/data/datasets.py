@@ -239,7 +239,11 @@ def stored(
     stated = dict(store.about["survey"])
     stated["bands"] = with_wavelengths(chosen, stated.get("bands", {}), wavelengths)
     about: dict[str, Any] = {
-        **{key: store.about[key] for key in ("population", "oversample", "license", "source") if key in store.about},
+        **{
+            key: store.about[key]
+            for key in ("population", "oversample", "simulator", "license", "source")
+            if key in store.about
+        },
         "synthetic": bool(store.about["synthetic"]),
         "setting": "two-sample",
         "class_prior": _prior(table[training], labelled[training], class_prior or store.about.get("class_prior")),

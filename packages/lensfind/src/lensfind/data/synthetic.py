@@ -16,7 +16,7 @@ from torch import Tensor
 from lensfind.data.augment import Augment
 from lensfind.data.statistics import statistics
 from lensfind.population import KINDS, LENS, Population, draw_kinds, row_seeds
-from lensfind.simulator import simulate
+from lensfind.simulator import RECIPE, simulate
 from lensfind.survey import Survey
 from skyloom.data import Batch, Columns, Data, SampleDraws, fingerprint
 from skyloom.errors import ConfigError
@@ -26,7 +26,6 @@ __all__ = ["CARRIED", "Composition", "compose", "enough", "fresh", "images_of", 
 
 CARRIED = ("labelled", "lens", "kind", "theta_E", "arc_snr", "magnification", "seed")
 _BATCH = 64  # cutouts simulated at a time: what fits the processor's cache
-_RECIPE = 4  # raise it when the same arguments would give other images, so that old caches are not read
 _REFERENCE = 512  # cutouts from which the statistics of an endless training split are taken
 
 
@@ -111,7 +110,7 @@ class _Recipe:
 
     def splits(self, rows: dict[str, int], cache_dir: str | Path) -> dict[str, dict[str, Tensor]]:
         recipe = {
-            "recipe": _RECIPE, "survey": self.survey.to_json(), "population": self.population.to_json(), "rows": rows,
+            "recipe": RECIPE, "survey": self.survey.to_json(), "population": self.population.to_json(), "rows": rows,
             "size": self.size, "seed": self.seed, "class_prior": self.class_prior, "labelled_share": self.labelled_share,
             "oversample": self.oversample,
         }  # fmt: skip
@@ -138,6 +137,7 @@ class _Recipe:
             "kinds": list(KINDS),
             "population": self.population.to_json(),
             "oversample": self.oversample,
+            "simulator": RECIPE,
             "statistics": statistics(reference, list(self.survey.bands)),
             "fingerprint": print_of,
         }

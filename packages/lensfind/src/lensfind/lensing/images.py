@@ -93,6 +93,8 @@ def _newton(lens: Lens, points: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
     def residual(p: Tensor) -> Tensor:
         return torch.stack(lens.source(p[:, 0], p[:, 1]), dim=-1) - beta
 
+    if len(points) == 0:
+        return points, points.new_zeros(0)
     r = residual(points)
     for _ in range(40):
         xx, yy, xy = lens.hessian(points[:, 0], points[:, 1])
