@@ -127,11 +127,11 @@ def find_images(
     """All images of a point source at `beta` (arcsec), for a lens whose parameters are numbers.
 
     `radius` is about its Einstein radius, which sets the grid: cells of radius/40 in a box that reaches `half` arcsec from
-    `centre`, by default 2.5 radius and no less than 1.2 (|beta - centre| + radius).
+    `centre`, by default 2.5 radius and no less than 1.5 (|beta - centre| + radius).
     """
     beta = torch.as_tensor(beta, dtype=torch.float64)
     away = float(torch.hypot(beta[0] - centre[0], beta[1] - centre[1]))
-    half = half or max(2.5 * radius, 1.2 * (away + radius))
+    half = half or max(2.5 * radius, 1.5 * (away + radius))
     points, residual = _newton(lens, _search(lens, beta, centre, half, radius / 40), beta)
     points = points[residual < 1e-8]
     for x, y in lens.centres():
