@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lensfind.candidates import candidates, shortlist
+from lensfind.predict import predict
 from lensfind.sky import groups_on_sky, match, separation
 from skyloom.data.tables import write_columns
 from skyloom.errors import ConfigError, MissingFile
@@ -125,3 +126,32 @@ def test_a_run_without_predictions_says_so(tmp_path):
     empty = Run.create(tmp_path, {"pkg": "lensfind"}, directory=tmp_path / "run")
     with pytest.raises(MissingFile, match="make predict"):
         candidates(empty)
+
+
+def test_positions_and_tiles_become_scores_and_a_page_with_pictures(run, small, tmp_path):
+    """A cutout from a tile that holds it is the cutout; the tile's header says the survey, the table of scores the tiles."""
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    images, side = small.test["image"][:4].numpy(), int(small.about["size"])
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [150.0, 2.0], [2 * side, side / 2]
+    pixel = small.about["survey"]["pixel_scale"] / 3600
+    wcs.wcs.cdelt = [-pixel, pixel]
+    tiles = {}
+    for k, band in enumerate(small.about["bands"]):
+        header = wcs.to_header()
+        header["SURVEY"] = small.about["survey"]["name"]
+        tiles[band] = [str(tmp_path / f"{band}.fits")]
+        fits.PrimaryHDU(np.concatenate(list(images[:, k]), axis=1), header).writeto(tiles[band][0])
+    ra, dec = wcs.wcs_pix2world(np.arange(4) * side + (side - 1) / 2, np.full(4, (side - 1) / 2), 0)
+    pd.DataFrame({"ra": ra, "dec": dec}).to_csv(tmp_path / "positions.csv", index=False, float_format="%.9f")
+
+    def means(dataset):
+        return {"logit": dataset.__getitems__(np.arange(4))["image"].mean(dim=(1, 2, 3)).numpy() / 1e3}
+
+    predict(None, small.about, tmp_path / "positions.csv", tmp_path / "scores.parquet", means, tiles=tiles)
+    scored = pd.read_parquet(tmp_path / "scores.parquet")
+    assert scored["logit"].to_numpy() == pytest.approx(images.mean(axis=(1, 2, 3)) / 1e3, rel=1e-4)
+    candidates(run, scores=str(tmp_path / "scores.parquet"), output=str(tmp_path / "out"), radius=0.5)
+    assert (tmp_path / "out" / "candidates.html").read_text().count("data:image/png;base64") == 4

@@ -92,7 +92,11 @@ def predict(
         folder,
         Path(output),
         len(parts),
-        {**names, "trained_on": "synthetic images" if about["synthetic"] else "images"},
+        {
+            **names,
+            "trained_on": "synthetic images" if about["synthetic"] else "images",
+            "tiles": json.dumps({band: list(files) for band, files in (tiles or {}).items()}),
+        },
         totals,
     )
     shutil.rmtree(folder)

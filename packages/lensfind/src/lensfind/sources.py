@@ -207,4 +207,16 @@ def _from_tiles(path: Path, tiles: Mapping[str, Sequence[str]], bands: Sequence[
         blank = np.full((len(bands), size, size), np.nan, dtype=np.float32)
         return np.stack([found[k].image if k in found else blank for k in range(len(rows))])
 
+    survey = survey or _survey_of(tiles[bands[0]])
     return Source(path, (len(table), len(bands), size, size), ids, survey, list(bands), read, {"ra": ra, "dec": dec})
+
+
+def _survey_of(tiles: Sequence[str]) -> str | None:
+    """What the first tile's header says."""
+    from astropy.io import fits
+
+    if not tiles or not Path(tiles[0]).is_file():
+        return None  # the cutting says what is missing
+    with fits.open(tiles[0]) as file:
+        named = [hdu.header["SURVEY"] for hdu in file if "SURVEY" in hdu.header]
+    return str(named[0]) if named else None
