@@ -27,6 +27,7 @@ def across(runs: Sequence[Run]) -> list[dict[str, Any]]:
     images, without labels. Its other weights stay.
     """
     from hydra.utils import instantiate
+    from lightning_fabric import Fabric
 
     from skyloom.training import Trainer
     from skyloom.training.saved import load_task
@@ -35,6 +36,7 @@ def across(runs: Sequence[Run]) -> list[dict[str, Any]]:
     shapes = {name: (tuple(data.about["bands"]), data.about["size"]) for name, data in surveys.items()}
     if len(surveys) < len(runs) or len(set(shapes.values())) > 1:
         raise ConfigError(f"runs of different surveys with the same bands and size in pixels are wanted, not {shapes}.")
+    loop = Trainer(batch_size=256, quiet=True, fabric=Fabric(accelerator="cpu", devices=1))
     found = []
     for run in runs:
         task, about = load_task(run)
@@ -42,7 +44,7 @@ def across(runs: Sequence[Run]) -> list[dict[str, Any]]:
         for name, data in surveys.items():
             for key, values in data.about["statistics"].items():
                 getattr(task, key).copy_(task.noise.new_tensor(values)[:, None, None])
-            said_of = Trainer(batch_size=256, quiet=True).predict(task, data.test, ("labelled", "lens"))
+            said_of = loop.predict(task, data.test, ("labelled", "lens"))
             rows = said_of["labelled"].numpy() == 0
             lens = said_of["lens"].numpy()[rows] > 0
             scores[name] = auroc_delong(said_of["logit"].numpy()[rows].astype(np.float64), lens).to_json()
