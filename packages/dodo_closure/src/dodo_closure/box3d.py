@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dodo_closure.caps import cap_moments
 from dodo_closure.conserve import limit
-from dodo_closure.conversion import Conversion, alike, convert, crossing_frames, jump
+from dodo_closure.conversion import Conversion, alike, convert, crossing_frames, inside_moments, jump
 from dodo_closure.discs import Discs, disc_moments
 from dodo_closure.fluxes import flux, flux_factor, heavy_average, is_physical, total_density
 from dodo_closure.minerbo import maximum_entropy
@@ -170,14 +170,18 @@ def _by_rule(moments: Tensor, rule: Rule, smooth: bool, p0: float) -> Conversion
 def _by_discs(moments: Tensor, rule: Discs, p0: float) -> Conversion:
     closure = maximum_entropy(moments, STEEPEST)
     inside, found = disc_moments(closure, moments, rule)
-    result = jump(inside, moments, p0)
     beams = closure.steepness.amax(dim=1) > _BEAM
-    for which, other in ((beams, rule.beams), (~beams & ~found, rule.others)):
-        rows = torch.nonzero(which)[:, 0]
-        if len(rows):
-            for place, value in zip(result, electron_change(moments[rows], other, False, p0), strict=True):
-                place[rows] = value
-    return result
+    kind = torch.float32 if rule.coarse else moments.dtype
+    for which, other, as_kind in ((beams, rule.beams, moments.dtype), (~beams & ~found, rule.others, kind)):
+        for rows in torch.nonzero(which)[:, 0].split(_rows_at_once(other)):
+            if len(rows):
+                inside[rows] = _inside(moments[rows].to(as_kind), other).to(moments)
+    return jump(inside, moments, p0)
+
+
+def _inside(moments: Tensor, rule: Rule) -> Tensor:
+    closure = maximum_entropy(moments, STEEPEST)
+    return inside_moments(closure.along, moments, crossing_frames(moments, closure), rule)
 
 
 def _by_caps(moments: Tensor, nodes: int, p0: float) -> Conversion:

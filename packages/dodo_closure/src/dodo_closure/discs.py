@@ -58,6 +58,11 @@ class Discs:
     others: CrossingAware = field(default_factory=lambda: CrossingAware(32, 5, 12, 3, 3))
     beams: CrossingAware = field(default_factory=CrossingAware)
 
+    @property
+    def coarse(self) -> bool:
+        """Whether float32 is precise enough."""
+        return self.tolerance > _COARSE
+
 
 class _Sky(NamedTuple):
     """Logarithms eta + z . n of four distributions: eta [B, 4], z [B, 4, 3]."""
@@ -160,7 +165,7 @@ def disc_moments(closure: Minerbo, moments: Tensor, how: Discs) -> tuple[Tensor,
     whole = moments[:, :2] - moments[:, 2:]
     whole = torch.where(swap[:, None, None], whole.flip(1), whole)
     whole = torch.cat([flux(whole) @ own, whole[..., 3:]], dim=-1)
-    if how.tolerance > _COARSE:
+    if how.coarse:
         sky, whole = sky.single(), whole.float()
     found, clear = _smaller_side(sky, whole, how)
     found = found.to(moments)
