@@ -254,13 +254,18 @@ def measure(rounds: int, objects: int, only: str):
                 versions |= dict.fromkeys(list(cases)[1:], versions["FrEIA, plain"])
             seconds = interleaved(cases, rounds)
             own = seconds.pop("ours")
-            rows = [r for r in rows if r["case"] != job]
+            rows = others(rows, job)
             rows += [row(job, own, peer, versions[peer], s, target) for peer, s in seconds.items()]
             write(rows)
         if "GLOW" in name and only in (job := f"{name}: compiled, 1,000 draws x {n:,} objects"):
-            rows = [r for r in rows if r["case"] != job] + compiled(job, flow, n, rounds)
+            rows = others(rows, job) + compiled(job, flow, n, rounds)
             write(rows)
     return rows
+
+
+def others(rows, job):
+    """The rows of other jobs; one of another number of objects is the same job."""
+    return [r for r in rows if r["case"].partition(" draws x ")[0] != job.partition(" draws x ")[0]]
 
 
 def compiled(job, flow, objects, rounds):
@@ -289,6 +294,8 @@ def write(rows):
         "the weights of ours, and give the same densities; nflows and sbi have networks of the same widths. FrEIA is drawn by "
         "repeating the context, as its users do, all at once or object by object. sbi's nsf is a coupling flow, and draws in "
         "fewer passes than an autoregressive one. Each case says for how many objects. "
+        "Sharing the context saves 3 of 8 multiply-adds of a GLOW draw (1,280 of each subnet instead of 2,048), a ratio of 1.6; "
+        "the rest of the gain is memory that stays in the cache, which FrEIA object by object has too. "
         "The rows may come from several calls with `only=`, on a machine that others used."
     )
     text = "\n".join(["# Flows beside their peers", "", f"Made by `{command}`. Above 1: ours is faster.", "", head, *lines])
