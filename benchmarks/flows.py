@@ -294,7 +294,7 @@ def write(rows):
         "the weights of ours, and give the same densities; nflows and sbi have networks of the same widths. FrEIA is drawn by "
         "repeating the context, as its users do, all at once or object by object. sbi's nsf is a coupling flow, and draws in "
         "fewer passes than an autoregressive one. Each case says for how many objects. "
-        "Sharing the context saves 3 of 8 multiply-adds of a GLOW draw (1,280 of each subnet instead of 2,048), a ratio of 1.6; "
+        "Sharing the context saves 3 of 8 multiply-adds of a GLOW draw (1,280 in a subnet instead of 2,048), a ratio of 1.6; "
         "the rest of the gain is memory that stays in the cache, which FrEIA object by object has too. "
         "The rows may come from several calls with `only=`, on a machine that others used."
     )
