@@ -251,8 +251,8 @@ def table(found: dict[str, dict[str, dict[int, dict[str, Any]]]]) -> str:
         f"64-64: {UNLABELED} unlabeled ones and the labelled lenses of each row, {EPOCHS} epochs in batches of {BATCH} with a "
         f"quarter of labelled rows; test: {TEST} unlabeled cutouts. ± is the standard deviation over seeds, each of which "
         "draws its rows anew from one pool of 24,000 cutouts. Error, recall, ECE and expected/true lenses are of the network's "
-        'own logits at threshold 0, "after" is after calibration on labelled and unlabeled validation rows. Where bright arcs are '
-        "labelled, the probability of a label rises as the fourth power of the rank of their signal-to-noise."
+        'own logits at threshold 0, "after" is after calibration on labelled and unlabeled validation rows. Where bright arcs '
+        "are labelled, the probability of a label rises as the fourth power of the rank of their signal-to-noise."
     )
     below = "Mean over seeds with Student's 95% interval; won and lost count the seeds whose own DeLong interval excludes 0."
     text = "\n".join(
