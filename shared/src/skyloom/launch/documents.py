@@ -15,7 +15,7 @@ import yaml
 from skyloom.launch.compose import conf_dir, experiments, first_comment
 from skyloom.launch.records import runs_dir
 from skyloom.launch.summary import goal_text
-from skyloom.run import list_runs
+from skyloom.run import Run, list_runs
 from skyloom.run.files import write_text
 
 __all__ = ["generated", "refresh_gallery", "rewrite"]
@@ -86,11 +86,17 @@ def _gallery(root: Path) -> str:
     )
 
 
+def _as_filed(run: Run) -> bool:
+    """Whether a run changed nothing of its experiment but where it ran."""
+    words = run.provenance.get("overrides", [])
+    return {re.split(r"[.=]", word)[0] for word in words} <= {"pkg", "+experiment", "hardware", "logger"}
+
+
 def refresh_gallery(root: Path) -> list[Path]:
-    """Copy the pictures that docs/gallery.yaml names from the newest finished run of each experiment, where there is one."""
+    """Copy the pictures that docs/gallery.yaml names from the newest finished run of each experiment, as its file says it."""
     changed = []
     for entry in _pictures(root):
-        runs = [r for r in list_runs(runs_dir([]), experiment=entry["experiment"]) if r.status == "finished"]
+        runs = [r for r in list_runs(runs_dir([]), experiment=entry["experiment"]) if r.status == "finished" and _as_filed(r)]
         source = runs[0].directory / "figures" / entry["figure"] if runs else None
         target = root / "docs" / "gallery" / f"{entry['experiment']}-{entry['figure']}"
         if source is not None and source.exists() and (not target.exists() or source.read_bytes() != target.read_bytes()):
