@@ -1,7 +1,7 @@
 """The Fourier plane of a cutout: frequencies, shifts, and what pixels and PSFs do there.
 
-A cutout of N pixels of side h is computed on a grid of spacing h/s, s the `sampling`, padded to P pixels so that nothing that a
-PSF throws over one edge comes back over the other. What is brighter than a PSF can resolve never needs a finer grid.
+A cutout of N pixels of side h is computed on a grid of spacing h/s, s the `sampling`, padded to P pixels so that what a
+PSF throws over one edge, or a galaxy beside it shines over, does not come back over the other. What is brighter than a PSF can resolve never needs a finer grid.
 """
 
 import math
@@ -17,6 +17,7 @@ from lensfind.light.sersic import sersic_transform
 __all__ = ["Plane", "fast_length"]
 
 _REACH = 5.0  # FWHM of the widest PSF by which a cutout is padded
+_WINGS = 3.5  # arcsec, at least: seven half-light radii of a large neighbour
 _CELLS = 3.0  # cells of the grid across the sharpest PSF, at least
 
 
@@ -51,7 +52,7 @@ class Plane:
     ) -> "Plane":  # fmt: skip
         """For PSFs between `sharpest` and `widest` FWHM (arcsec)."""
         sampling = max(1, math.ceil(cells * pixel / sharpest - 1e-6))
-        padded = fast_length(size + min(size, math.ceil(_REACH * widest / pixel)))
+        padded = fast_length(size + min(size, math.ceil(max(_REACH * widest, _WINGS) / pixel)))
         return cls(size, pixel, sampling, padded, torch.device(device), dtype)
 
     @property
