@@ -1,8 +1,8 @@
 """The Fourier plane of a cutout: frequencies, shifts, and what pixels and PSFs do there.
 
-A cutout of N pixels of side h is computed on a grid of spacing h/s, s the `sampling`, padded to P pixels so that what a PSF throws
-over one edge, or a galaxy beside it shines over, does not come back over the other. What is brighter than a PSF can resolve never
-needs a finer grid.
+A cutout of N pixels of side h is computed on a grid of spacing h/s, s the `sampling`, padded to P pixels so that what a PSF
+throws over one edge, or a galaxy beside it shines over, does not come back over the other. What is brighter than a PSF can
+resolve never needs a finer grid.
 """
 
 import math
