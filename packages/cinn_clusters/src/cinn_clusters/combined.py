@@ -8,7 +8,6 @@ scalars.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +49,7 @@ def synthetic(
         known = Embeddings.from_arrays(*stand_in(observables, unobservables, size, information, seed))
     else:
         raise ConfigError("embeddings of maps come as two files: data.embeddings=embeddings.npy data.filenames=filenames.npy.")
-    joined = with_embeddings(data, known, 0.0, components, shuffled, seed)
-    return replace(joined, val=with_truth(joined.val), test=with_truth(joined.test), carry=(*joined.carry, "log_prob_true"))
+    return with_truth(with_embeddings(data, known, 0.0, components, shuffled, seed))
 
 
 def from_files(

@@ -8,6 +8,7 @@ at several snapshots, and a random split would put it on both sides.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,15 @@ def synthetic(n_clusters: int = 352, seed: int = 0, fractions: Sequence[float] =
     """
     observables, unobservables = merger_catalogue(n_clusters, seed)
     data = from_tables(observables, unobservables, seed=seed, fractions=fractions, tau_floor=0.0, synthetic=True)
-    return Data(
-        data.train,
-        with_truth(data.val),
-        with_truth(data.test),
-        about=data.about,
-        carry=(*CARRY, "log_prob_true"),
-        group="cluster_id",
-    )
+    return with_truth(data)
 
 
-def with_truth(rows: Columns) -> Columns:
-    """With `log_prob_true`: the log density of each merger under the true posterior, the most that a flow can reach."""
+def with_truth(data: Data) -> Data:
+    """Held-out rows with `log_prob_true`: the log density under the true posterior, the most that a flow can reach."""
+    return replace(data, val=_judged(data.val), test=_judged(data.test), carry=(*data.carry, "log_prob_true"))
+
+
+def _judged(rows: Columns) -> Columns:
     exact = log_posterior(rows["context"].numpy(), rows["target"].numpy(), RATIO_CEILING, draws=2000)
     return Columns({**rows.columns, "log_prob_true": torch.as_tensor(exact, dtype=torch.float32)})
 

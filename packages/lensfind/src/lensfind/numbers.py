@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -204,11 +204,7 @@ def survey_table(rows: Iterable[Row]) -> str:
     lines = [f"| {' | '.join([*names, 'coverage: lenses', 'coverage: others'])} |"]
     lines.append("|---" * 8 + "|")
     for row in rows:
-        for run in row.runs:
-            path = run.directory / "evaluation.json"
-            if not path.is_file():
-                continue
-            table = json.loads(path.read_text())
+        for run, table in _written(row, "evaluation.json"):
             rate = table["tpr_at_fpr"]["1e-3"]
             shown = f"{rate['value']:.3f} [{rate['low']:.3f}, {rate['high']:.3f}]" if rate["resolved"] else "not resolvable"
             bright = [s for s in table["strata"].get("arc_snr", []) if not s["bin"].startswith("[0,")]
@@ -274,17 +270,21 @@ def ensembles(rows: Iterable[Row]) -> str:
         "|---" * 7 + "|",
     ]
     for row in rows:
-        for run in row.runs:
-            path = run.directory / "ensemble.json"
-            if not path.is_file():
-                continue
-            found = json.loads(path.read_text())
+        for run, found in _written(row, "ensemble.json"):
             members = ", ".join(f"{value:.3f}" for value in found["members"].values())
             for rule, of in found["rules"].items():
                 cells = [f"`{row.experiment}`", str(run.config["seed"]), members, rule.replace("_", " "), f"{of['auroc']:.4f}"]
                 cells += [_between(of["less_best_member"], 4), "yes" if rule == found["used"]["rule"] else ""]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) if len(lines) > 2 else "None has been run yet."
+
+
+def _written(row: Row, name: str) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """The runs of a row that wrote the file, with what it says."""
+    for run in row.runs:
+        path = run.directory / name
+        if path.is_file():
+            yield run, json.loads(path.read_text())
 
 
 def _number(value: float | None) -> str:
