@@ -145,7 +145,7 @@ def _limits(s: Lensed, cell: float) -> list[Tensor]:
     return [limit**2 for limit in (torch.maximum(outer, within), middle, fine, _NEAR[2] * reach)]
 
 
-def _fanned(s: Lensed, tx: Tensor, ty: Tensor, r2: Tensor, cell: float) -> Tensor:
+def _fanned(s: Lensed, from_centre: Tensor, r2: Tensor, cell: float) -> Tensor:
     """Cells near the centre of a lens, where the deflection turns so fast that one ray per cell sees the source in leaps.
 
     Across a cell at distance r it turns by cell/r, and a ray moves over the source by theta_E cell/r.
@@ -154,7 +154,7 @@ def _fanned(s: Lensed, tx: Tensor, ty: Tensor, r2: Tensor, cell: float) -> Tenso
     core = reach ** (1 / s.n)
     seen = ((core - np.log(_FAINT) / sersic_b(s.n)) ** s.n + 0.75 * _STRETCH * reach) ** 2
     radius = torch.minimum(s.theta_e * reach / _COARSE, 0.5 * s.theta_e).clamp(min=_NEAR[1] * cell)
-    return (torch.addcmul(tx * tx, ty, ty) < (radius**2)[:, None, None]) & (r2 < seen[:, None, None])
+    return (from_centre < (radius**2)[:, None, None]) & (r2 < seen[:, None, None])
 
 
 def _smooth(canvas: Tensor) -> Tensor:
@@ -193,19 +193,18 @@ def _lay(s: Lensed, plane: Plane, rays: int, stamps: Tensor | None, isothermal: 
     r2 = torch.addcmul(u * u, v, v)
     limits = _limits(s, plane.cell) if stamps is None else [torch.full_like(s.x, v) for v in (4.0, 4.0, 0.0, 0.0)]
     # where the deflection jumps, rays of one cell go all around the lens: its centre need not see the source
-    bright = (r2 < limits[0][:, None, None]) | (torch.addcmul(tx * tx, ty, ty) < (_NEAR[1] * plane.cell) ** 2)
+    from_centre = torch.addcmul(tx * tx, ty, ty)
+    bright = (r2 < limits[0][:, None, None]) | (from_centre < (_NEAR[1] * plane.cell) ** 2)
     if stamps is None:
-        bright |= _fanned(s, tx, ty, r2, plane.cell)
+        bright |= _fanned(s, from_centre, r2, plane.cell)
     smooth = _brightness(r2, p[:, :, None, None]).masked_fill_(bright, 0.0) if stamps is None else torch.zeros_like(r2)
     canvas = _smooth(smooth)
     cells = bright.view(-1).nonzero().squeeze(1)
     count = line.numel()
     row = torch.div(cells, count * count, rounding_mode="floor")
-    tx, ty, r2 = tx.view(-1)[cells], ty.view(-1)[cells], r2.view(-1)[cells]
-    from_centre = torch.addcmul(tx * tx, ty, ty)
-    wide = (s.theta_e[row] / torch.sqrt(from_centre + 1e-12) - 1).clamp(
-        min=1, max=_STRETCH
-    )  # a cell there fans out on the source
+    tx, ty, r2, from_centre = (of.view(-1)[cells] for of in (tx, ty, r2, from_centre))
+    # a cell near the centre fans out on the source
+    wide = (s.theta_e[row] / torch.sqrt(from_centre + 1e-12) - 1).clamp(min=1, max=_STRETCH)
     level = torch.stack([r2 < limit[row] * (wide * wide) for limit in limits[1:]]).sum(dim=0)
     for least, reach in ((2, _NEAR[1]), (3, _NEAR[2])):  # the jump is in one of these
         level = torch.where(from_centre < (reach * plane.cell) ** 2, level.clamp(min=least), level)
