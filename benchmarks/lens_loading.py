@@ -18,7 +18,7 @@ import torch
 from compare import interleaved, row, write_table
 
 from lensfind.data import Stream, stored, write_store
-from lensfind.task import LensFinder
+from lensfind.training.task import LensFinder
 from skyloom.backbones import ensure_torchvision, image_encoder
 from skyloom.pu import nnpu
 from skyloom.training.loading import fetch

@@ -22,11 +22,11 @@ from compare import RESULTS
 from scipy.stats import t as student
 from torch import Tensor, nn
 
-from lensfind.calibrating import platt
+from lensfind.calibration.calibrating import platt
+from lensfind.calibration.merit import calibration_error, sigmoid
 from lensfind.data import simulated
-from lensfind.scores import calibration_error, sigmoid
 from lensfind.survey import Survey
-from lensfind.trees import measured
+from lensfind.training.trees import measured
 from skyloom.metrics import Ranking, delong, tpr_at_fpr
 from skyloom.pu import nnpu, pn, prior_shift
 from skyloom.pu.batches import BalancedOrder

@@ -18,10 +18,10 @@ from compare import interleaved, row, write_table
 from lensfind.backends.lenstronomy import _profiles, _source, image_model, mass_kwargs
 from lensfind.backends.lenstronomy import render as by_lenstronomy
 from lensfind.light import psf_kernel, sersic_amplitude, sersic_b
-from lensfind.noise import observe
-from lensfind.population import Population
-from lensfind.scene import draw_scenes
-from lensfind.simulator import render, simulate
+from lensfind.simulation.noise import observe
+from lensfind.simulation.population import Population
+from lensfind.simulation.scene import draw_scenes
+from lensfind.simulation.simulator import render, simulate
 from lensfind.survey import Survey
 
 torch.set_num_threads(1)

@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from lensfind.data.augment import dihedral
-from lensfind.task import LensFinder
+from lensfind.training.task import LensFinder
 from skyloom.backbones import ensure_torchvision, image_encoder
 from skyloom.backbones.stem import ConvolutionalStem
 from skyloom.data import Columns, Data

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lensfind.population import Population
+from lensfind.simulation.population import Population
 from lensfind.survey import Survey
 
 CONF = Path(__file__).parents[2] / "conf"

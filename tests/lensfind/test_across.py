@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lensfind.across import across
+from lensfind.evaluate.across import across
 from skyloom.errors import ConfigError
 from skyloom.metrics import auroc_delong
 from skyloom.run import Run

@@ -8,9 +8,9 @@ import torch
 from scipy.special import gamma, ndtr
 
 from lensfind.backends import lenstronomy
-from lensfind.population import KINDS, LENS, Population, row_seeds
-from lensfind.scene import Scene
-from lensfind.simulator import draw_scenes, render
+from lensfind.simulation.population import KINDS, LENS, Population, row_seeds
+from lensfind.simulation.scene import Scene
+from lensfind.simulation.simulator import draw_scenes, render
 from lensfind.survey import Survey
 from skyloom.errors import ConfigError
 

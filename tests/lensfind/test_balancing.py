@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lensfind import balancing
+from lensfind.training import balancing
 
 
 def test_half_of_a_batch_is_labelled_and_every_unlabeled_cutout_is_seen(small):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from lensfind.calibrating import calibration, conformal_sets, conformal_thresholds, platt
-from lensfind.scores import calibration_error, scores, sigmoid
+from lensfind.calibration.calibrating import calibration, conformal_sets, conformal_thresholds, platt
+from lensfind.calibration.merit import calibration_error, scores, sigmoid
 from skyloom.errors import ConfigError, DataError
 
 
@@ -89,8 +89,8 @@ def test_an_estimated_prior_calibrates_where_the_stated_one_is_wrong(tmp_path):
     """A finder that believes in half as many lenses as there are: the estimate puts the sum of its probabilities right."""
     import torch
 
-    from lensfind.calibrating import CalibratedTrainer
-    from lensfind.task import Scored
+    from lensfind.calibration.calibrating import CalibratedTrainer
+    from lensfind.training.task import Scored
     from skyloom.data import Columns, Data
     from skyloom.run import Run
     from skyloom.run.files import read_json

@@ -7,9 +7,9 @@ from astropy.table import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lensfind.candidates import candidates, shortlist
-from lensfind.predict import predict
-from lensfind.sky import groups_on_sky, match, separation
+from lensfind.candidates.predicting import predict
+from lensfind.candidates.shortlists import candidates, shortlist
+from lensfind.candidates.sky import groups_on_sky, match, separation
 from skyloom.data.tables import write_columns
 from skyloom.errors import ConfigError, MissingFile
 from skyloom.run import Run

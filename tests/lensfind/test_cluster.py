@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from lensfind.clusters import ClusterPopulation, draw_cluster, lensed_light, simulate_cluster
-from lensfind.injection import inject, inject_cluster
 from lensfind.lensing import SIS, Composite, Crowd, PseudoJaffe
-from lensfind.population import KINDS, Population, row_seeds
-from lensfind.simulator import simulate
+from lensfind.simulation.clusters import ClusterPopulation, draw_cluster, lensed_light, simulate_cluster
+from lensfind.simulation.injection import inject, inject_cluster
+from lensfind.simulation.population import KINDS, Population, row_seeds
+from lensfind.simulation.simulator import simulate
 from lensfind.survey import Survey
 from skyloom.errors import ConfigError, DataError
 

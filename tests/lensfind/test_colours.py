@@ -5,7 +5,7 @@ import torch
 from scipy.stats import chi2 as chi2_law
 from scipy.stats import kstest
 
-from lensfind.colours import arc_colours, colour_chi2, reddening, sector_fluxes
+from lensfind.features.colours import arc_colours, colour_chi2, reddening, sector_fluxes
 
 RED = torch.tensor([0.96, 0.65], dtype=torch.float64)
 BANDS = torch.tensor([486.4, 625.0, 756.5])

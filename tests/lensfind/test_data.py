@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from lensfind.colours import blue_excess
 from lensfind.data import CARRIED, dihedral, simulated
-from lensfind.population import Population
+from lensfind.features.colours import blue_excess
+from lensfind.simulation.population import Population
 from skyloom.data import SampleDraws
 from skyloom.errors import ConfigError
 

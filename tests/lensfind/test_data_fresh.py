@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lensfind.data import fresh, simulated
-from lensfind.population import KINDS, LENS
+from lensfind.simulation.population import KINDS, LENS
 from skyloom.data import SampleDraws
 from skyloom.training.loading import load
 

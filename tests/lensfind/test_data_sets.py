@@ -289,7 +289,7 @@ def test_a_network_trains_on_it(directory):
     """The same task as for simulated data: losses and gradients are finite."""
     from functools import partial
 
-    from lensfind.task import LensFinder
+    from lensfind.training.task import LensFinder
     from skyloom.backbones import image_encoder
     from skyloom.pu import nnpu
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lensfind.backends.deeplenstronomy import make_dataset, read_configuration
-from lensfind.simulator import simulate
+from lensfind.simulation.simulator import simulate
 from skyloom.errors import ConfigError, DataError
 
 IMAGE = {"exposure_time": 30, "numPix": 48, "pixel_scale": 0.2, "psf_type": "GAUSSIAN", "read_noise": 9, "ccd_gain": 1}

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from lensfind.ensembles import Ensemble, colour_agreement, compared, train
-from lensfind.fusing import RULES, fuse, population_risk, pu_stack, worth_keeping
+from lensfind.candidates.selecting import STRATEGIES, select
+from lensfind.ensembles.fusing import RULES, fuse, population_risk, pu_stack, worth_keeping
+from lensfind.ensembles.members import Ensemble, colour_agreement, compared, train
 from lensfind.models import LightTransformer, LinearHead, finder
-from lensfind.select import STRATEGIES, select
-from lensfind.task import LensFinder
+from lensfind.training.task import LensFinder
 from skyloom.data.tables import write_columns
 from skyloom.errors import ConfigError, DataError
 from skyloom.pu import nnpu
@@ -130,7 +130,7 @@ def test_mistakes_are_named(small):
 
 @pytest.fixture(scope="module")
 def trained(small, tmp_path_factory):
-    from lensfind.calibrating import CalibratedTrainer
+    from lensfind.calibration.calibrating import CalibratedTrainer
     from skyloom.training.hardware import fabric as make_fabric
     from skyloom.training.optimizers import optimizer
     from skyloom.training.schedules import Cosine

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lensfind.evaluate import evaluation, failures, strata, tables, threshold_at_fpr
+from lensfind.evaluate.tables import evaluation, failures, strata, tables, threshold_at_fpr
 from skyloom.data.tables import write_columns
 
 KINDS = ("lens", "ring", "spiral")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from lensfind.explain import attention, deletion, randomised, saliency
+from lensfind.evaluate.explaining import attention, deletion, randomised, saliency
 from lensfind.models import Bags, LightTransformer, finder
-from lensfind.task import LensFinder
+from lensfind.training.task import LensFinder
 from skyloom.backbones import image_encoder
 from skyloom.errors import ConfigError
 from skyloom.pu import nnpu

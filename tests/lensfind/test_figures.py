@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import trapezoid
 
-from lensfind.figures import completeness, cutouts, draw, rank_curves, rgb, score_histograms
+from lensfind.evaluate.figures import completeness, cutouts, draw, rank_curves, rgb, score_histograms
 from skyloom.errors import DataError
 from skyloom.plots import panels
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.stats import ks_2samp, kstest
 
-from lensfind.artefacts import ARTEFACTS, add_artefacts
-from lensfind.draws import Uniforms, normals
-from lensfind.noise import observe
-from lensfind.population import KINDS, Population
+from lensfind.simulation.artefacts import ARTEFACTS, add_artefacts
+from lensfind.simulation.draws import Uniforms, normals
+from lensfind.simulation.noise import observe
+from lensfind.simulation.population import KINDS, Population
 from lensfind.survey import Survey
 
 

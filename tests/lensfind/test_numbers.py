@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lensfind import numbers
+from lensfind.evaluate import numbers
 from skyloom.data.tables import write_columns
 from skyloom.errors import DataError
 from skyloom.run import Run

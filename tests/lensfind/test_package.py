@@ -28,7 +28,7 @@ def test_every_promised_name_is_there():
         _ = lensfind.lenses
 
 
-@pytest.mark.parametrize("module", ["lensfind", "lensfind.lensing", "lensfind.simulator"])
+@pytest.mark.parametrize("module", ["lensfind", "lensfind.lensing", "lensfind.simulation.simulator"])
 def test_examples_in_docstrings(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from astropy.io import fits
 
-from lensfind.predict import predict
+from lensfind.candidates.predicting import predict
 from skyloom.errors import DataError
 
 BANDS = ["g", "r", "i"]

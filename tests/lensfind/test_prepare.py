@@ -18,8 +18,8 @@ from lensfind.data.leakage import leakage
 from lensfind.data.manifest import read_manifest, write_manifest
 from lensfind.data.synthetic import compose, images_of
 from lensfind.look import look
-from lensfind.population import Population
 from lensfind.prepare import prepare, simulated_source
+from lensfind.simulation.population import Population
 from skyloom.errors import ConfigError, DataError
 
 from .conftest import load_survey

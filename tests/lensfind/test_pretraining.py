@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lensfind.models import LightTransformer, finder
-from lensfind.selfsupervised import MaskedImages, MomentumContrast, SimSiam, backbone_of, collapse, patch_mask, views
-from lensfind.task import LensFinder
+from lensfind.training.selfsupervised import MaskedImages, MomentumContrast, SimSiam, backbone_of, collapse, patch_mask, views
+from lensfind.training.task import LensFinder
 from skyloom.backbones import image_encoder
 from skyloom.errors import ConfigError
 from skyloom.pu import nnpu
@@ -121,8 +121,8 @@ def test_a_model_without_a_backbone_is_told_so(small):
 
 
 def test_the_second_stage_begins_where_the_first_ended(small, tmp_path):
-    from lensfind.calibrating import CalibratedTrainer
-    from lensfind.pretraining import train
+    from lensfind.calibration.calibrating import CalibratedTrainer
+    from lensfind.training.pretraining import train
     from skyloom.run import Run
     from skyloom.training.hardware import fabric as make_fabric
     from skyloom.training.optimizers import optimizer
@@ -155,9 +155,9 @@ def test_the_second_stage_begins_where_the_first_ended(small, tmp_path):
 
 
 def test_two_pictures_of_a_lens_share_the_lens_and_not_the_source(small):
-    from lensfind.lens_pairs import LensPairs, another_source
-    from lensfind.population import LENS
-    from lensfind.scene import draw_scenes
+    from lensfind.simulation.population import LENS
+    from lensfind.simulation.scene import draw_scenes
+    from lensfind.training.lens_pairs import LensPairs, another_source
 
     learner = LensPairs(made(small), small.about)
     lenses = np.flatnonzero(small.train["kind"].numpy() == LENS)[:12]

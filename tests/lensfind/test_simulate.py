@@ -8,8 +8,8 @@ import torch
 from scipy.stats import ks_2samp
 
 from lensfind.lensing import sis_images
-from lensfind.population import KINDS, LENS, Population, draw_kinds, row_seeds
-from lensfind.simulator import draw_scenes, observe, render, simulate
+from lensfind.simulation.population import KINDS, LENS, Population, draw_kinds, row_seeds
+from lensfind.simulation.simulator import draw_scenes, observe, render, simulate
 from lensfind.survey import Survey, nanojansky
 from skyloom.errors import ConfigError
 

@@ -117,8 +117,8 @@ def test_psf_files_give_the_psf_they_hold(tmp_path):
     import numpy as np
     from astropy.io import fits
 
-    from lensfind.population import Population
-    from lensfind.simulator import draw_scenes, render
+    from lensfind.simulation.population import Population
+    from lensfind.simulation.simulator import draw_scenes, render
     from skyloom.errors import DataError
 
     line = (np.arange(91) - 45) * 0.2 / 3

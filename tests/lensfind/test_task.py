@@ -8,7 +8,7 @@ import torch
 
 from lensfind.models import ConditionedResNet, LightTransformer, RadiusHead
 from lensfind.models import finder as finder_of
-from lensfind.task import LensFinder, arcsinh, bernoulli_divergence
+from lensfind.training.task import LensFinder, arcsinh, bernoulli_divergence
 from skyloom.backbones import image_encoder
 from skyloom.errors import ConfigError, DataError
 from skyloom.pu import nnpu, pn

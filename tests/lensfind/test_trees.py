@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from lensfind.features import arc_shape, circle_fit, features
-from lensfind.trees import TreeFinder, posterior
+from lensfind.features.appearance import arc_shape, circle_fit, features
+from lensfind.training.trees import TreeFinder, posterior
 from skyloom.errors import ConfigError, DataError, UserError
 
 

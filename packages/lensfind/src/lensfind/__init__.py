@@ -17,14 +17,11 @@ from typing import TYPE_CHECKING
 from skyloom.lazily import lazily
 
 if TYPE_CHECKING:
-    from lensfind.candidates import shortlist
-    from lensfind.clusters import Cluster, ClusterPopulation, draw_cluster, simulate_cluster
-    from lensfind.colours import arc_colours, blue_excess
+    from lensfind.candidates import read_cutouts, shortlist
     from lensfind.data import fresh, simulated, stored
     from lensfind.ensembles import Ensemble
-    from lensfind.evaluate import evaluation
-    from lensfind.figures import draw
-    from lensfind.injection import inject, inject_cluster
+    from lensfind.evaluate import draw, evaluation
+    from lensfind.features import arc_colours, blue_excess
     from lensfind.lensing import (
         EPL,
         NFW,
@@ -49,22 +46,28 @@ if TYPE_CHECKING:
         time_delays,
     )
     from lensfind.models import finder
-    from lensfind.population import KINDS, Population
-    from lensfind.predict import read_cutouts
-    from lensfind.simulator import observe, render, simulate
+    from lensfind.simulation import (
+        KINDS,
+        Cluster,
+        ClusterPopulation,
+        Population,
+        draw_cluster,
+        inject,
+        inject_cluster,
+        observe,
+        render,
+        simulate,
+        simulate_cluster,
+    )
     from lensfind.survey import Band, Survey
-    from lensfind.task import LensFinder
-    from lensfind.trees import TreeFinder
+    from lensfind.training import LensFinder, TreeFinder
 
 _HOMES = {
-    "clusters": ("Cluster", "ClusterPopulation", "draw_cluster", "simulate_cluster"),
-    "candidates": ("shortlist",),
-    "colours": ("arc_colours", "blue_excess"),
+    "candidates": ("read_cutouts", "shortlist"),
     "data": ("fresh", "simulated", "stored"),
     "ensembles": ("Ensemble",),
-    "evaluate": ("evaluation",),
-    "figures": ("draw",),
-    "injection": ("inject", "inject_cluster"),
+    "evaluate": ("draw", "evaluation"),
+    "features": ("arc_colours", "blue_excess"),
     "lensing": (
         "EPL",
         "NFW",
@@ -89,12 +92,21 @@ _HOMES = {
         "time_delays",
     ),
     "models": ("finder",),
-    "population": ("KINDS", "Population"),
-    "predict": ("read_cutouts",),
-    "simulator": ("observe", "render", "simulate"),
+    "simulation": (
+        "KINDS",
+        "Cluster",
+        "ClusterPopulation",
+        "Population",
+        "draw_cluster",
+        "inject",
+        "inject_cluster",
+        "observe",
+        "render",
+        "simulate",
+        "simulate_cluster",
+    ),
     "survey": ("Band", "Survey"),
-    "task": ("LensFinder",),
-    "trees": ("TreeFinder",),
+    "training": ("LensFinder", "TreeFinder"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lensfind.figures import rgb
+from lensfind.evaluate.figures import rgb
 from skyloom.data import Batch, Data, SampleDraws
 from skyloom.errors import DataError
 from skyloom.run.files import write_text

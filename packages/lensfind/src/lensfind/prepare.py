@@ -25,7 +25,7 @@ from lensfind.data.leakage import leakage
 from lensfind.data.manifest import completed, known, problems
 from lensfind.data.splits import SPLITS, assign_splits
 from lensfind.data.storage import ABOUT, ENDINGS, Store, finish_store, write_part
-from lensfind.population import Population
+from lensfind.simulation.population import Population
 from lensfind.survey import Survey
 from skyloom.errors import ConfigError, DataError
 from skyloom.run.files import read_json, write_json, write_whole
@@ -51,8 +51,8 @@ def simulated_source(
     import torch
 
     from lensfind.data.synthetic import compose, enough
-    from lensfind.population import KINDS, LENS
-    from lensfind.simulator import RECIPE, simulate
+    from lensfind.simulation.population import KINDS, LENS
+    from lensfind.simulation.simulator import RECIPE, simulate
 
     population = population or Population()
     size = size or enough(survey, population)

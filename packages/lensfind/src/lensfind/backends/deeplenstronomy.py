@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lensfind.population import Population
+from lensfind.simulation.population import Population
 from lensfind.survey import Survey
 from skyloom.errors import ConfigError, DataError
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from lensfind.light.grid import bin_pixels
 from lensfind.light.psf import psf_kernel
 from lensfind.light.sersic import sersic_amplitude, sersic_b
-from lensfind.population import LENS
-from lensfind.scene import Galaxies, Scene
+from lensfind.simulation.population import LENS
+from lensfind.simulation.scene import Galaxies, Scene
 from lensfind.survey import Survey
 from skyloom.errors import ConfigError
 

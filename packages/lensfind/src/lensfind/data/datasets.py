@@ -18,7 +18,7 @@ from lensfind.data.provenance import allow
 from lensfind.data.splits import SPLITS, assign_splits
 from lensfind.data.statistics import statistics
 from lensfind.data.storage import Store
-from lensfind.population import KINDS
+from lensfind.simulation.population import KINDS
 from skyloom.data import Batch, Data, fingerprint
 from skyloom.errors import ConfigError, DataError, MissingFile, nearest
 from skyloom.run.seeds import numpy_generator

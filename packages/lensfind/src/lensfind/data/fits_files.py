@@ -28,7 +28,7 @@ def _header(about: Mapping[str, Any]) -> Any:
 def write_cube(path: str | Path, images: np.ndarray, table: pd.DataFrame, about: Mapping[str, Any]) -> None:
     """Primary array [rows, bands, H, W] float32 (NaN where not usable), and the rows as the table MANIFEST.
 
-    `lensfind.predict` reads it: SURVEY and BANDS stand in the header.
+    `lensfind.candidates.predict` reads it: SURVEY and BANDS stand in the header.
     """
     from astropy.io import fits
     from astropy.table import Table

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from lensfind.data.augment import Augment
 from lensfind.data.statistics import statistics
-from lensfind.population import KINDS, LENS, Population, draw_kinds, row_seeds
-from lensfind.simulator import RECIPE, simulate
+from lensfind.simulation.population import KINDS, LENS, Population, draw_kinds, row_seeds
+from lensfind.simulation.simulator import RECIPE, simulate
 from lensfind.survey import Survey
 from skyloom.data import Batch, Columns, Data, SampleDraws, fingerprint
 from skyloom.errors import ConfigError

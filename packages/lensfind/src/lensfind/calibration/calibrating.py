@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lensfind.scores import sigmoid
+from lensfind.calibration.merit import sigmoid
 from skyloom.data.tables import write_columns
 from skyloom.errors import ConfigError, DataError
 from skyloom.pu import best_bin

@@ -22,10 +22,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from lensfind import features as measuring
-from lensfind.calibrating import calibration
-from lensfind.features import features
-from lensfind.task import Scored
+from lensfind.calibration.calibrating import calibration
+from lensfind.features import appearance as measuring
+from lensfind.features.appearance import features
+from lensfind.training.task import Scored
 from skyloom.data import Batch, Data
 from skyloom.data.tables import write_columns
 from skyloom.errors import ConfigError, DataError, UserError

@@ -1,7 +1,7 @@
 """Survey images of lenses and of what is mistaken for them: ray tracing, light, PSF and noise, batched in torch.
 
->>> from lensfind.population import Population
->>> from lensfind.simulator import simulate
+>>> from lensfind.simulation.population import Population
+>>> from lensfind.simulation.simulator import simulate
 >>> from lensfind.survey import Band, Survey
 >>> band = Band(wavelength=755, psf_fwhm=0.7, zero_point=27.8, sky=20.5, exposure=5520, exposures=184)
 >>> survey = Survey("demo", 0.2, 1.0, 8.8, 3.0, 0.1, {"i": band})
@@ -17,12 +17,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from lensfind.artefacts import add_artefacts
-from lensfind.confusers import extra_galaxies, extra_shapes
-from lensfind.noise import observe
-from lensfind.population import KINDS, LENS, Population
 from lensfind.rendering.image import plane_for, render_scene
-from lensfind.scene import Scene, draw_scenes
+from lensfind.simulation.artefacts import add_artefacts
+from lensfind.simulation.confusers import extra_galaxies, extra_shapes
+from lensfind.simulation.noise import observe
+from lensfind.simulation.population import KINDS, LENS, Population
+from lensfind.simulation.scene import Scene, draw_scenes
 from lensfind.survey import Survey
 from skyloom.errors import ConfigError, nearest
 

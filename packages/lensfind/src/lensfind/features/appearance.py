@@ -14,7 +14,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from lensfind.colours import arc_colours, blue_excess, sector_fluxes
+from lensfind.features.colours import arc_colours, blue_excess, sector_fluxes
 from lensfind.models.ridges import structure_evidence
 
 __all__ = ["arc_shape", "circle_fit", "features"]

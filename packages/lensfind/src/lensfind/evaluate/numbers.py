@@ -1,6 +1,6 @@
 """The tables of docs/lensfind.md, from the run directories that made their numbers:
 
-    python -m lensfind.numbers docs/lensfind.md runs/lensfind
+    python -m lensfind.evaluate.numbers docs/lensfind.md runs/lensfind
 
 Every finished run at laptop size counts; runs that differ in their seed alone share a row. A table stands between
 `<!-- numbers: name -->` and `<!-- /numbers -->` and is written anew, with the command of each row.
@@ -240,7 +240,7 @@ def large(rows: Iterable[Row]) -> str:
 
 
 def surveys(rows: Iterable[Row]) -> str:
-    """The same network on the sky of several surveys; where `lensfind.across` scored them on one another, all AUROCs."""
+    """The same network on the sky of several surveys; where `across` scored them on one another, all AUROCs."""
     rows = [row for row in rows if row.word("survey")]
     others = [row.word("survey") or "" for row in rows]
     names = [

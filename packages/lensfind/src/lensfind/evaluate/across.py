@@ -1,6 +1,6 @@
 """A finder on the sky of other surveys: how far does what it learned of one camera carry to another?
 
-    python -m lensfind.across runs/lensfind/vit/<one> runs/lensfind/vit/<other> …
+    python -m lensfind.evaluate.across runs/lensfind/vit/<one> runs/lensfind/vit/<other> …
 
 writes `across.json` into every run: AUROC of its weights on the test images of each of the runs, pixel by pixel as they are.
 """

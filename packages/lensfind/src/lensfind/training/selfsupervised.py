@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lensfind.models.ridges import gaussian_blur
-from lensfind.task import LensFinder
+from lensfind.training.task import LensFinder
 from skyloom.data import Batch
 from skyloom.errors import ConfigError
 from skyloom.selfsupervised import agreement, collapse, projector, queue_contrast

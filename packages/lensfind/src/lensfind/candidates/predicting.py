@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from lensfind.calibrating import conformal_sets
-from lensfind.scores import sigmoid
-from lensfind.sky import match
-from lensfind.sources import Source, open_source, read_cutouts
+from lensfind.calibration.calibrating import conformal_sets
+from lensfind.calibration.merit import sigmoid
+from lensfind.candidates.sky import match
+from lensfind.candidates.sources import Source, open_source, read_cutouts
 from skyloom.data import Batch
 from skyloom.errors import DataError, MissingFile
 from skyloom.pu import prior_shift
@@ -56,7 +56,7 @@ def predict(
     bad_pixels: float = 0.0,
     shard: int = 4096,
 ) -> dict[str, Any]:
-    """Write a Parquet table with a row per cutout of `input` (see `lensfind.sources`).
+    """Write a Parquet table with a row per cutout of `input` (see `lensfind.candidates.sources`).
 
     Columns: id; ra and dec where known; logit, as learned, at the class prior of the training; score = sigmoid(logit), which
     ranks; probability, calibrated, at the `prior` that lenses have among these cutouts (null: that of the training); conformal,

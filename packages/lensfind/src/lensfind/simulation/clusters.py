@@ -4,7 +4,7 @@ Fields of 90 to 200 arcsec with Einstein radii of 10 to 50 arcsec. The mass is o
 brightest galaxy and one for each member (sigma ~ L^1/4, cut ~ L^1/2: Jullo et al. 2007, arXiv:0706.0048), external shear. A
 source at redshift z sees it scaled by D_ls/D_s. A cluster is kept when its Einstein radius lies in the asked range.
 
-    >>> from lensfind.clusters import ClusterPopulation, draw_cluster
+    >>> from lensfind.simulation.clusters import ClusterPopulation, draw_cluster
     >>> cluster = draw_cluster(3, ClusterPopulation())
     >>> 10 <= cluster.einstein_radius <= 50
     True
@@ -21,9 +21,9 @@ from torch import Tensor
 from lensfind.lensing import NFW, Composite, Cosmology, Crowd, Lens, PseudoJaffe, Shear, critical_curves, enclosed_area
 from lensfind.light.grid import bin_pixels
 from lensfind.light.sersic import sersic
-from lensfind.noise import observe
-from lensfind.population import BLUE, RED, colour_magnitudes
 from lensfind.rendering.image import plane_for
+from lensfind.simulation.noise import observe
+from lensfind.simulation.population import BLUE, RED, colour_magnitudes
 from lensfind.survey import Survey, nanojansky
 from skyloom.errors import ConfigError, DataError
 from skyloom.run.seeds import numpy_generator

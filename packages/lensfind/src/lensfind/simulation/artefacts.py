@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from lensfind.draws import Uniforms
-from lensfind.population import KINDS, Population
+from lensfind.simulation.draws import Uniforms
+from lensfind.simulation.population import KINDS, Population
 from lensfind.survey import Survey
 
 __all__ = ["ARTEFACTS", "add_artefacts"]

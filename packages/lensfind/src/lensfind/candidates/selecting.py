@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lensfind.candidates import newest_scores
+from lensfind.candidates.shortlists import newest_scores
 from skyloom.data.tables import read_columns
 from skyloom.errors import ConfigError, DataError, nearest
 from skyloom.run import Run

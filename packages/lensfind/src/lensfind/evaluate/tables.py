@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from lensfind import figures
-from lensfind.calibrating import conformal_thresholds
-from lensfind.scores import calibration_error, sigmoid
+from lensfind.calibration.calibrating import conformal_thresholds
+from lensfind.calibration.merit import calibration_error, sigmoid
+from lensfind.evaluate import figures
 from skyloom.data.tables import read_columns
 from skyloom.metrics import OperatingPoint, Ranking, auroc_delong, stratified_recall, survey_purity, tpr_at_fpr
 from skyloom.metrics.operating_points import operating_point

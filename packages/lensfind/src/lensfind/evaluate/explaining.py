@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lensfind.task import LensFinder
+from lensfind.training.task import LensFinder
 from skyloom.data import Batch
 from skyloom.errors import ConfigError
 from skyloom.run import Run
@@ -92,7 +92,7 @@ def explain(run: Run, n: int = 6, steps: int = 10, output: str | None = None) ->
     Gives for each map the area under its deletion curve, that of random orders, and the correlation of the map with that of
     randomised weights.
     """
-    from lensfind import figures
+    from lensfind.evaluate import figures
     from skyloom.data.tables import read_columns
     from skyloom.training.saved import load_task
 
@@ -130,7 +130,7 @@ def explain(run: Run, n: int = 6, steps: int = 10, output: str | None = None) ->
 
 
 def _draw(path: Path, images: np.ndarray, maps: dict[str, Tensor], curves: dict[str, Tensor], about: dict[str, Any]) -> None:
-    from lensfind import figures
+    from lensfind.evaluate import figures
     from skyloom.plots import PAGE, panels, save, style
 
     lines = 1 + len(maps)

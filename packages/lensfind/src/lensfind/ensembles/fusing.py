@@ -2,7 +2,7 @@ r"""One logit from several members, fitted and judged without a certified non-le
 twice.
 
 Members first: logits z and variances v are [members, n]. What needs fitting is fitted on validation rows, labelled and
-unlabeled, by the logistic risk over the population (`lensfind.calibrating`).
+unlabeled, by the logistic risk over the population (`lensfind.calibration.platt`).
 """
 
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from lensfind.calibrating import platt
-from lensfind.scores import sigmoid
+from lensfind.calibration.calibrating import platt
+from lensfind.calibration.merit import sigmoid
 from skyloom.errors import ConfigError, DataError, nearest
 from skyloom.uncertainty import linear_pool, log_pool, random_effects
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lensfind.draws import Uniforms
-from lensfind.population import KINDS, Population
-from lensfind.scene import Galaxies, Scene
+from lensfind.simulation.draws import Uniforms
+from lensfind.simulation.population import KINDS, Population
+from lensfind.simulation.scene import Galaxies, Scene
 
 __all__ = ["Shape", "extra_galaxies", "extra_shapes"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lensfind.draws import normals
+from lensfind.simulation.draws import normals
 from lensfind.survey import Survey
 from skyloom.run.seeds import derive
 

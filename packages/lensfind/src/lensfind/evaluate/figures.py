@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
-from lensfind.population import Population
-from lensfind.simulator import RECIPE, simulate
+from lensfind.simulation.population import Population
+from lensfind.simulation.simulator import RECIPE, simulate
 from lensfind.survey import Survey
 from skyloom.errors import DataError
 from skyloom.metrics import Ranking

@@ -1,6 +1,6 @@
 """Lensed arcs painted on images of the sky that are given: real galaxies, neighbours, noise and PSF, and a lens that is known.
 
-    from lensfind.injection import inject
+    from lensfind.simulation.injection import inject
     painted = inject(images, variance, seeds, survey, population)
 
 Only the light of the arcs is added, under the PSF of each image, with the Poisson noise of the added light alone: the sky,
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lensfind.clusters import ClusterPopulation, _convolved, _fluxes, draw_cluster, lensed_light
-from lensfind.draws import normals
-from lensfind.population import BLUE, LENS, Population
 from lensfind.rendering.image import plane_for
 from lensfind.rendering.rays import lay_rays
-from lensfind.scene import draw_scenes
+from lensfind.simulation.clusters import ClusterPopulation, _convolved, _fluxes, draw_cluster, lensed_light
+from lensfind.simulation.draws import normals
+from lensfind.simulation.population import BLUE, LENS, Population
+from lensfind.simulation.scene import draw_scenes
 from lensfind.survey import Survey
 from skyloom.errors import DataError
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from lensfind.selfsupervised import backbone_of
+from lensfind.training.selfsupervised import backbone_of
 from skyloom.data import Data
 from skyloom.run import Run
 from skyloom.run.files import write_whole

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lensfind.scores import sigmoid
-from lensfind.sky import groups_on_sky
+from lensfind.calibration.merit import sigmoid
+from lensfind.candidates.sky import groups_on_sky
 from skyloom.data.tables import read_columns
 from skyloom.errors import ConfigError, MissingFile
 from skyloom.run import Run
@@ -168,7 +168,7 @@ def _pictures(run: Run, path: Path, columns: Arrays, rows: np.ndarray, about: di
     """PNG bytes of each candidate: simulated again from its seed, or read from the input that was scored."""
     import pyarrow.parquet as pq
 
-    from lensfind import figures
+    from lensfind.evaluate import figures
     from skyloom.training.checkpoints import load_best
 
     known = load_best(run.checkpoints)["about"] if (run.checkpoints / "best.pt").exists() else about
@@ -181,7 +181,7 @@ def _pictures(run: Run, path: Path, columns: Arrays, rows: np.ndarray, about: di
     ):
         images = figures.cutouts(rows, columns, known).numpy() if len(rows) else np.zeros((0, 1, 1, 1))
     else:
-        from lensfind.sources import open_source
+        from lensfind.candidates.sources import open_source
 
         notes = {k.decode(): v.decode() for k, v in (pq.read_schema(path).metadata or {}).items()}
         if "input" not in notes or not Path(notes["input"]).exists():

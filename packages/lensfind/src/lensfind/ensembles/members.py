@@ -9,10 +9,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from lensfind.calibrating import calibration
-from lensfind.colours import arc_colours
-from lensfind.fusing import RULES, Fusion, fuse, worth_keeping
-from lensfind.task import Scored
+from lensfind.calibration.calibrating import calibration
+from lensfind.ensembles.fusing import RULES, Fusion, fuse, worth_keeping
+from lensfind.features.colours import arc_colours
+from lensfind.training.task import Scored
 from skyloom.data import Batch, Data
 from skyloom.data.tables import read_columns, write_columns
 from skyloom.errors import ConfigError, DataError, nearest
@@ -28,9 +28,9 @@ _VARIANCES = ("dropout_variance", "aleatoric_variance")
 
 
 class Ensemble(Scored):
-    """Members behind the three methods of a task; `members` are names with tasks of `lensfind.task`, not yet built.
+    """Members behind the three methods of a task; `members` are names with tasks, not yet built.
 
-    A member sees cutouts at its own size by its `scales`. `rule` is one of `lensfind.fusing.RULES`. With `colour_score` a stack
+    A member sees cutouts at its own size by its `scales`. `rule` is one of `fusing.RULES`. With `colour_score` a stack
     may use how well the colours of the arcs agree, beside the members, if validation shows that it helps.
 
     Predictions: the fused `logit`, its calibration, every member's logit [B, members], and what their disagreement says:

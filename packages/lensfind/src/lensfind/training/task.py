@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lensfind.colours import ARC_COLOURS, arc_colours, blue_excess
+from lensfind.calibration.merit import scores
+from lensfind.features.colours import ARC_COLOURS, arc_colours, blue_excess
 from lensfind.models.heads import RadiusHead
-from lensfind.scores import scores
 from skyloom.data import Batch
 from skyloom.errors import ConfigError, DataError
 from skyloom.pu import prior_shift
@@ -40,12 +40,12 @@ class Scored(nn.Module):
         return {"calibrated": self.slope * logit + self.offset, "conformal_set": lens.float() + 2 * other.float()}
 
     def score(self, predictions: Mapping[str, Tensor]) -> dict[str, float]:
-        """Figures of merit over a whole split (`lensfind.scores`)."""
+        """Figures of merit over a whole split (`lensfind.calibration.scores`)."""
         names = [name for name in ("logit", "calibrated", "labelled", "lens") if name in predictions]
         return scores({name: predictions[name].numpy() for name in names}, self.prior)
 
     def calibrate(self, values: Mapping[str, float]) -> None:
-        """Take slope, offset and conformal thresholds as `lensfind.calibrating.calibration` found them."""
+        """Take slope, offset and conformal thresholds as `lensfind.calibration.calibration` found them."""
         self.slope.fill_(values["slope"])
         self.offset.fill_(values["offset"])
         self.conformal.copy_(torch.tensor([values["lens_above"], values["other_below"]]))
@@ -65,7 +65,7 @@ class LensFinder(Scored):
     the arcsinh of the `blue_excess` over the colour within that radius.
 
     Args:
-        arc_colours: give the model the numbers of `lensfind.colours.arc_colours` too (it must be a `finder`)
+        arc_colours: give the model the numbers of `lensfind.arc_colours` too (it must be a `finder`)
         colour_prior: subtract softplus(a) ln(1 + chi^2 per degree of freedom) from the logit, a learned: a soft prior
             against arcs of different colours; needs arc_colours
         conditions: {column: [centre, scale]} that a conditioned model gets, from the batch

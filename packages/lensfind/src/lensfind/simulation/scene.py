@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from lensfind.draws import Uniforms
-from lensfind.population import BLUE, RED, STAR, Population, colour_magnitudes
 from lensfind.rendering.rays import CLUMPS, Lensed
+from lensfind.simulation.draws import Uniforms
+from lensfind.simulation.population import BLUE, RED, STAR, Population, colour_magnitudes
 from lensfind.survey import Survey, nanojansky
 
 __all__ = ["Galaxies", "Scene", "Stars", "draw_scenes"]

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lensfind.population import Population
-from lensfind.scene import Scene, draw_scenes
-from lensfind.selfsupervised import SimSiam, views
-from lensfind.simulator import observe, render
+from lensfind.simulation.population import Population
+from lensfind.simulation.scene import Scene, draw_scenes
+from lensfind.simulation.simulator import observe, render
 from lensfind.survey import Survey
-from lensfind.task import LensFinder
+from lensfind.training.selfsupervised import SimSiam, views
+from lensfind.training.task import LensFinder
 from skyloom.data import Batch
 from skyloom.errors import ConfigError
 
