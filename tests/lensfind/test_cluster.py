@@ -1,13 +1,14 @@
 """Clusters as lenses, and arcs painted on images that are given."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from lensfind.lensing import SIS, Composite, Crowd, PseudoJaffe
-from lensfind.simulation.clusters import ClusterPopulation, draw_cluster, lensed_light, simulate_cluster
+from lensfind.simulation.clusters import ClusterPopulation, member_light, draw_cluster, lensed_light, simulate_cluster
 from lensfind.simulation.injection import inject, inject_cluster
 from lensfind.simulation.population import KINDS, Population, row_seeds
 from lensfind.simulation.simulator import simulate
@@ -74,6 +75,26 @@ def test_a_field_holds_a_cluster_and_its_arcs(field, wide):
     assert red > 3  # the brightest galaxy is in the middle, and red
     with pytest.raises(ConfigError, match="smaller than three"):
         simulate_cluster(1, wide, side=20.0)
+
+
+def test_members_beside_a_field_do_not_come_back_over_its_other_edge(wide):
+    """Against a field twice as large, in which all members lie: galaxies outside stood within the field, and the light between
+    galaxies shone over the edges, by tens of percent of the peak."""
+    cluster = draw_cluster(2, ClusterPopulation(einstein_radius=(10.0, 40.0)))
+    outside = np.maximum(np.abs(cluster.members["x"]), np.abs(cluster.members["y"])) > 60
+    assert outside.sum() >= 3
+    field, large = (member_light(cluster, wide, size) for size in (240, 480))
+    inner = large[:, 120:-120, 120:-120]
+    assert ((field - inner).abs().amax(dim=(1, 2)) / inner.amax(dim=(1, 2))).max() < 5e-4
+
+
+def test_light_between_galaxies_fades_as_its_profile_says(wide):
+    """The whole of it, far beyond the field: 20 arcsec of an exponential of half-light radius r_e = 30 from the middle."""
+    cluster = draw_cluster(2, ClusterPopulation(einstein_radius=(10.0, 40.0)))
+    alone = {name: values[1:2].repeat(2) for name, values in cluster.members.items()}
+    alone |= {"r_e": np.array([30.0, 30.0]), "q": np.ones(2), "x": np.array([1e4, 0.0])}  # a first galaxy far away
+    light = member_light(replace(cluster, members=alone), wide, 240)[0]
+    assert float(light[120, 160] / light[120, 120]) == pytest.approx(math.exp(-1.678 * 20 / 30), rel=0.01)
 
 
 def test_arcs_on_a_field_are_all_that_changes(field, wide):

@@ -15,10 +15,10 @@ from torch import Tensor
 from lensfind.light.psf import psf_transform
 from lensfind.light.sersic import sersic_transform
 
-__all__ = ["Plane", "fast_length"]
+__all__ = ["WINGS", "Plane", "fast_length"]
 
 _REACH = 5.0  # FWHM of the widest PSF by which a cutout is padded
-_WINGS = 3.5  # arcsec, at least: seven half-light radii of a large neighbour
+WINGS = 3.5  # arcsec, at least: seven half-light radii of a large neighbour
 _CELLS = 3.0  # cells of the grid across the sharpest PSF, at least
 
 
@@ -49,11 +49,11 @@ class Plane:
     @classmethod
     def of(
         cls, size: int, pixel: float, sharpest: float, widest: float, device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32, cells: float = _CELLS,
+        dtype: torch.dtype = torch.float32, cells: float = _CELLS, wings: float = WINGS,
     ) -> "Plane":  # fmt: skip
-        """For PSFs between `sharpest` and `widest` FWHM (arcsec)."""
+        """For PSFs between `sharpest` and `widest` FWHM and galaxies whose light reaches `wings` beyond an edge (arcsec)."""
         sampling = max(1, math.ceil(cells * pixel / sharpest - 1e-6))
-        padded = fast_length(size + min(size, math.ceil(max(_REACH * widest, _WINGS) / pixel)))
+        padded = fast_length(size + min(size, math.ceil(max(_REACH * widest, wings) / pixel)))
         return cls(size, pixel, sampling, padded, torch.device(device), dtype)
 
     @property

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lensfind.rendering.fourier import Plane
+from lensfind.rendering.fourier import WINGS, Plane
 from lensfind.rendering.psf_files import file_transfer
 from lensfind.rendering.rays import lay_rays
 from lensfind.rendering.shapes import lay_shape
@@ -21,15 +21,16 @@ __all__ = ["plane_for", "render_scene"]
 
 
 @lru_cache(maxsize=32)
-def _plane(size: int, pixel: float, sharpest: float, widest: float, device: str) -> Plane:
-    return Plane.of(size, pixel, sharpest, widest, device)
+def _plane(size: int, pixel: float, sharpest: float, widest: float, device: str, wings: float) -> Plane:
+    return Plane.of(size, pixel, sharpest, widest, device, wings=wings)
 
 
-def plane_for(survey: Survey, size: int, device: torch.device | str = "cpu") -> Plane:
-    """The Fourier plane of a survey's cutouts: fine enough for its sharpest PSF, wide enough for its widest."""
+def plane_for(survey: Survey, size: int, device: torch.device | str = "cpu", wings: float = WINGS) -> Plane:
+    """The Fourier plane of a survey's cutouts: fine enough for its sharpest PSF, wide enough for its widest, and for galaxies
+    whose light reaches `wings` arcsec beyond an edge."""
     fwhm = survey.column("psf_fwhm")
     low, high = 1 - survey.seeing_scatter, 1 + survey.seeing_scatter
-    return _plane(size, survey.pixel_scale, float(fwhm.min()) * low, float(fwhm.max()) * high, str(device))
+    return _plane(size, survey.pixel_scale, float(fwhm.min()) * low, float(fwhm.max()) * high, str(device), wings)
 
 
 def _transfer(survey: Survey, plane: Plane, seeing: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from lensfind.lensing import NFW, Composite, Cosmology, Crowd, Lens, PseudoJaffe, Shear, critical_curves, enclosed_area
-from lensfind.light.grid import bin_pixels
+from lensfind.light.grid import bin_pixels, convolve, pixel_grid
+from lensfind.light.psf import psf_kernel
 from lensfind.light.sersic import sersic
 from lensfind.rendering.image import plane_for
 from lensfind.simulation.noise import observe
@@ -28,10 +29,21 @@ from lensfind.survey import Survey, nanojansky
 from skyloom.errors import ConfigError, DataError
 from skyloom.run.seeds import numpy_generator
 
-__all__ = ["Cluster", "ClusterPopulation", "draw_cluster", "lensed_light", "simulate_cluster"]
+__all__ = [
+    "Cluster",
+    "ClusterPopulation",
+    "convolved",
+    "draw_cluster",
+    "fluxes",
+    "lensed_light",
+    "member_light",
+    "simulate_cluster",
+]
 
 _TRIES = 60
 _GRID = 80  # points on a side where critical curves are sought
+_ICL = 1  # row of the light between galaxies among the members; the brightest is row 0
+_BESIDE = 12.0  # arcsec within which a member beside the field shines into it
 
 
 @dataclass(frozen=True)
@@ -136,7 +148,7 @@ def _mass(
     m = members
     angle = float(m["angle"][0])
     parts: list[Lens] = [NFW(kappa_s, theta_s, float(rng.uniform(*p.potential_axis_ratio)), angle)]
-    keep = np.arange(len(m["x"])) != 1  # the light between galaxies follows the halo
+    keep = np.arange(len(m["x"])) != _ICL  # the light between galaxies follows the halo
     column = {name: torch.from_numpy(m[name][keep]) for name in ("x", "y", "q", "angle", "magnitude")}
     root = 10 ** (-0.2 * (column["magnitude"] - 18.0))  # sqrt of the luminosity
     parts.append(
@@ -211,9 +223,9 @@ def simulate_cluster(
     size = round(side / survey.pixel_scale)
     shapes, magnification = lensed_light(cluster.mass, cluster.sources, size, survey.pixel_scale, cells)
     wavelengths = survey.column("wavelength")
-    blue = _fluxes(cluster.sources["magnitude"], BLUE, wavelengths)
-    arcs = _convolved(torch.einsum("sb,syx->byx", blue, shapes.float()), survey)
-    image = arcs + _member_light(cluster, survey, size)
+    blue = fluxes(cluster.sources["magnitude"], BLUE, wavelengths)
+    arcs = convolved(torch.einsum("sb,syx->byx", blue, shapes.float()), survey)
+    image = arcs + member_light(cluster, survey, size)
     observed, variance = observe(image[None], survey, torch.tensor([seed]))
     noise = survey.sky_sigma()[:, None, None]
     snr = torch.sqrt((arcs**2 / variance[0]).sum())
@@ -226,30 +238,38 @@ def simulate_cluster(
     }  # fmt: skip
 
 
-def _fluxes(magnitudes: np.ndarray, colour: tuple[float, ...], wavelengths: Tensor) -> Tensor:
+def fluxes(magnitudes: np.ndarray, colour: tuple[float, ...], wavelengths: Tensor) -> Tensor:
+    """[M, bands] in nJy, of galaxies of i magnitudes [M] and one colour."""
     i = torch.from_numpy(magnitudes)
     return nanojansky(colour_magnitudes(i, colour, torch.zeros_like(i), wavelengths)).float()
 
 
-def _member_light(cluster: Cluster, survey: Survey, size: int) -> Tensor:
-    """Galaxies of the cluster and the light between them: [bands, size, size]."""
-    m = cluster.members
-    plane = plane_for(survey, size)
-    flux = _fluxes(m["magnitude"], RED, survey.column("wavelength"))
+def member_light(cluster: Cluster, survey: Survey, size: int) -> Tensor:
+    """Galaxies of the cluster and the light between them: [bands, size, size].
+
+    Members are summed in the Fourier plane, where what lies far outside would come back over the opposite edge: those that
+    shine into the field are taken, and the plane is wider by their light on either side. The light between galaxies is as wide
+    as the field and smooth, and is taken at the pixels' centres.
+    """
+    m, half = cluster.members, size * survey.pixel_scale / 2
+    plane = plane_for(survey, size, wings=2 * _BESIDE)
+    flux = fluxes(m["magnitude"], RED, survey.column("wavelength"))
     side = plane.padded * plane.sampling
     total = torch.zeros(len(survey.bands), side, side // 2 + 1, dtype=torch.complex64)
     columns = {name: torch.from_numpy(m[name]).float() for name in ("x", "y", "r_e", "n", "q", "angle")}
-    for k in range(len(m["x"])):
+    seen = np.maximum(np.abs(m["x"]), np.abs(m["y"])) < half + _BESIDE
+    for k in np.flatnonzero(seen & (np.arange(len(seen)) != _ICL)):
         one = {name: values[k : k + 1] for name, values in columns.items()}
         total += flux[k][:, None, None] * plane.sersic(**one)[0]
-    return plane.image(total * plane.transfer(survey.column("psf_fwhm"), survey.moffat_beta))
+    galaxies = plane.image(total * plane.transfer(survey.column("psf_fwhm"), survey.moffat_beta))
+    x, y = pixel_grid(size, survey.pixel_scale, 1)
+    shape = [columns[name][_ICL] for name in ("r_e", "n", "q", "angle")]
+    between = sersic(x, y, torch.ones(()), *shape, cell=survey.pixel_scale) * survey.pixel_scale**2
+    return galaxies + flux[_ICL][:, None, None] * between
 
 
-def _convolved(light: Tensor, survey: Survey) -> Tensor:
+def convolved(light: Tensor, survey: Survey) -> Tensor:
     """Light [bands, size, size] per pixel under the PSF of each band."""
-    from lensfind.light.grid import convolve
-    from lensfind.light.psf import psf_kernel
-
     size = light.shape[-1]
     kernel = psf_kernel(survey.column("psf_fwhm"), size + min(size, 128), survey.pixel_scale, survey.moffat_beta)
     return convolve(light, kernel)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lensfind.rendering.image import plane_for
 from lensfind.rendering.rays import lay_rays
-from lensfind.simulation.clusters import ClusterPopulation, _convolved, _fluxes, draw_cluster, lensed_light
+from lensfind.simulation.clusters import ClusterPopulation, convolved, draw_cluster, fluxes, lensed_light
 from lensfind.simulation.draws import normals
 from lensfind.simulation.population import BLUE, LENS, Population
 from lensfind.simulation.scene import draw_scenes
@@ -102,8 +102,8 @@ def inject_cluster(
             f"a field of {size * survey.pixel_scale:.0f} arcsec cannot hold theta_E = {cluster.einstein_radius:.0f} arcsec."
         )
     shapes, magnification = lensed_light(cluster.mass, cluster.sources, size, survey.pixel_scale, cells)
-    blue = _fluxes(np.asarray(cluster.sources["magnitude"]), BLUE, survey.column("wavelength"))
-    arcs = _convolved(torch.einsum("sb,syx->byx", blue, shapes.float()), survey)
+    blue = fluxes(np.asarray(cluster.sources["magnitude"]), BLUE, survey.column("wavelength"))
+    arcs = convolved(torch.einsum("sb,syx->byx", blue, shapes.float()), survey)
     seeds = torch.tensor([seed])
     added = arcs.clamp(min=0) / survey.electrons()[:, None, None]
     return {
