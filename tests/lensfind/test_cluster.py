@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lensfind.lensing import SIS, Composite, Crowd, PseudoJaffe
-from lensfind.simulation.clusters import ClusterPopulation, member_light, draw_cluster, lensed_light, simulate_cluster
+from lensfind.simulation.clusters import ClusterPopulation, draw_cluster, lensed_light, member_light, simulate_cluster
 from lensfind.simulation.injection import inject, inject_cluster
 from lensfind.simulation.population import KINDS, Population, row_seeds
 from lensfind.simulation.simulator import simulate
