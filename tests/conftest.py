@@ -17,6 +17,7 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("same", derandomize=True)  # a clone passes or fails for everybody alike; test-all explores
+settings.load_profile("same")
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "toyloom"
 

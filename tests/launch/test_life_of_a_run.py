@@ -38,6 +38,7 @@ def test_a_run_writes_all_that_later_verbs_need(checkout):
     result = run.result
     assert result["status"] == "finished"
     assert result["synthetic"] is True
+    assert result["device"] == "CPU"
     for metric in result["metrics"].values():
         if metric["low"] is not None:
             assert metric["low"] <= metric["value"] <= metric["high"]

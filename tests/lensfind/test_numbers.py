@@ -16,7 +16,7 @@ def make(folder, experiment, seed, logit, lens, words="", scale="laptop", auroc=
         "provenance.json", {"command": f"make train pkg=lensfind +experiment={experiment} {words} seed={seed} logger=none"}
     )
     metrics = {"test/auroc": {"value": auroc + 0.01 * seed, "low": 0, "high": 1}, "test/ece": {"value": 0.01}}
-    run.update(status="finished", metrics=metrics)
+    run.update(status="finished", metrics=metrics, device="CPU")
     columns = {"logit": logit, "lens": lens, "labelled": np.zeros(len(lens)), "seed": np.arange(len(lens)) + 100 * seed}
     write_columns(run.directory / "predictions" / "test.parquet", columns, {})
     return run

@@ -98,6 +98,10 @@ def _spawned(fabric: Any, run: Run, config: dict[str, Any], stop: StopSignals) -
 def work(fabric: Any, directory: str, config: dict[str, Any], desk: Any = None) -> Outcome:
     """What every process of a run does. `desk`: where signals are left for processes that are not up yet."""
     run = Run.open(directory, writable=fabric.global_rank == 0)
+    if fabric.global_rank == 0:
+        from skyloom.training.hardware import device_name
+
+        run.update(device=device_name(fabric))
     with StopSignals() if fabric.world_size > 1 else _Nothing():
         trackers = _start_trackers(run, config) if fabric.global_rank == 0 else None
         outcome: Outcome = {"status": "failed", "metrics": {}, "reason": None}

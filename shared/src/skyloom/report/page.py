@@ -93,6 +93,7 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("run", record.id),
         ("started", _time(result.get("started"))),
         ("took", duration(as_number(result.get("duration_s")))),
+        ("on", result.get("device") or ""),
         ("seed", str(record.provenance.get("seed", record.config.get("seed", "unknown")))),
         ("parameters", f"{parameters:,}".replace(",", " ") if isinstance(parameters, int) else ""),
         ("best weights", f"step {best['step']}" if "step" in best else ""),

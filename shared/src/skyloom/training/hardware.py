@@ -12,7 +12,7 @@ from torch import Tensor
 from skyloom.errors import ConfigError
 from skyloom.training.task import Task
 
-__all__ = ["choose_threads", "fabric", "spawns"]
+__all__ = ["choose_threads", "device_name", "fabric", "spawns"]
 
 
 def fabric(
@@ -59,6 +59,17 @@ def fabric(
 def spawns(made: Fabric) -> bool:
     """Whether `made.launch(function)` runs the function in processes of its own."""
     return isinstance(made._strategy.launcher, _MultiProcessingLauncher)
+
+
+def device_name(made: Fabric) -> str:
+    """What computes: CPU, NVIDIA H200, 4 x NVIDIA H200.
+
+    >>> device_name(Fabric(accelerator="cpu", devices=2))
+    '2 x CPU'
+    """
+    kind = made.device.type
+    name = torch.cuda.get_device_name(made.device) if kind == "cuda" else kind.upper()
+    return f"{made.world_size} x {name}" if made.world_size > 1 else name
 
 
 def choose_threads(task: Task, batch: dict[str, Tensor], losses: Callable[..., Any], cores: int) -> int:

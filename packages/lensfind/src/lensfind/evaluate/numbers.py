@@ -63,9 +63,8 @@ class Row:
 
     @property
     def device(self) -> str:
-        """GPU, where the run's torch came with libraries for one."""
-        installed = self.runs[0].provenance.get("versions", {})
-        return "GPU" if any(name.startswith("nvidia-cudnn") for name in installed) else "CPU"
+        """What the first of the runs was computed on."""
+        return self.runs[0].result.get("device") or "–"
 
 
 def gather(folder: Path, scale: str = "laptop") -> list[Row]:
