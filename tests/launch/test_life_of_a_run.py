@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -224,6 +227,7 @@ def test_a_signal_while_something_is_built_is_no_fault_of_what_is_built():
 
 @pytest.mark.slow
 def test_a_mistake_that_one_process_meets_is_the_runs(checkout):
+    """Where the command starts the processes, and where a scheduler has started them."""
     path = checkout.root / "packages" / PACKAGE / "src" / PACKAGE / "task.py"
     bad = """def losses(self, batch):
         import os
@@ -240,7 +244,23 @@ def test_a_mistake_that_one_process_meets_is_the_runs(checkout):
     assert done.code == 2, done.err
     assert "row 7 is no number" in done.err
     assert "Traceback" not in done.err
-    assert checkout.newest().result["reason"] == "row 7 is no number"
+    run = checkout.newest()
+    assert run.result["reason"] == "row 7 is no number"
+
+    run.update(reason=None)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    scheduled = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    code = f"from skyloom.launch.submission import SubmittedRun; SubmittedRun({str(run.directory)!r})()"
+    started = []
+    for rank in "01":
+        own = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": "0", "SLURM_PROCID": rank}
+        where = {"cwd": checkout.root, "env": {**checkout.environment(), **scheduled, **own}}
+        started.append(subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, **where))
+    for process in started:
+        assert "row 7 is no number" in process.communicate(timeout=120)[1].splitlines()[-1]
+    assert run.result["reason"] == "row 7 is no number"
+    assert not (run.directory / "mistake.json").exists()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """One run, from its record to its result: the same in this process, in processes of its own, and in a sweep's job."""
 
+import contextlib
 import time
 import traceback
 from pathlib import Path
@@ -63,36 +64,29 @@ def _record(run: Run, config: dict[str, Any], outcome: Outcome, seconds: float) 
 
 
 def _launch(run: Run, config: dict[str, Any], stop: StopSignals) -> Outcome:
-    """Here, or in as many processes as the hardware says."""
+    """Here, or in as many processes as the hardware says. When one leaves early the others fail for want of it: what counts
+    is why it left."""
     from skyloom.launch.build import build
+    from skyloom.launch.processes import forwarding, mistake, no_mistake
     from skyloom.training.hardware import spawns
 
     fabric = build(config, "hardware")
-    if not spawns(fabric):
-        fabric.launch()
-        return work(fabric, str(run.directory), config)
-    return _spawned(fabric, run, config, stop)
-
-
-def _spawned(fabric: Any, run: Run, config: dict[str, Any], stop: StopSignals) -> Outcome:
-    """In processes of its own. When one leaves early the others fail for want of it: what counts is why it left."""
-    from skyloom.launch.processes import forwarding, mistake
-
-    report = run.directory / "mistake.json"
-    report.unlink(missing_ok=True)
-    try:
-        with forwarding(stop, fabric._strategy.num_processes) as desk:
-            return fabric.launch(work, str(run.directory), config, desk)
-    except Exception:
-        found = mistake(run.directory)
-        if found is None and stop.requested is not None:
-            gone = Interrupted(stop.requested)
-            found = {"status": "interrupted", "metrics": {}, "reason": str(gone), "signum": gone.signum}
-        if found is None:
-            raise
-        return found
-    finally:
-        report.unlink(missing_ok=True)
+    directory = str(run.directory)
+    with no_mistake(run.directory) if fabric.global_rank == 0 else contextlib.nullcontext():
+        try:
+            if spawns(fabric):
+                with forwarding(stop, fabric._strategy.num_processes) as desk:
+                    return fabric.launch(work, directory, config, desk)
+            fabric.launch()  # one process, or as many as a scheduler has started
+            return work(fabric, directory, config)
+        except Exception:
+            found = mistake(run.directory)
+            if found is None and stop.requested is not None and spawns(fabric):
+                gone = Interrupted(stop.requested)
+                found = {"status": "interrupted", "metrics": {}, "reason": str(gone), "signum": gone.signum}
+            if found is None:
+                raise
+            return found
 
 
 def work(fabric: Any, directory: str, config: dict[str, Any], desk: Any = None) -> Outcome:
@@ -102,7 +96,7 @@ def work(fabric: Any, directory: str, config: dict[str, Any], desk: Any = None) 
         from skyloom.training.hardware import device_name
 
         run.update(device=device_name(fabric))
-    with StopSignals() if fabric.world_size > 1 else _Nothing():
+    with StopSignals() if fabric.world_size > 1 else contextlib.nullcontext():
         trackers = _start_trackers(run, config) if fabric.global_rank == 0 else None
         outcome: Outcome = {"status": "failed", "metrics": {}, "reason": None}
         try:
@@ -193,9 +187,3 @@ def _show(trackers: Any, run: Run) -> None:
         trackers.figure(path.stem, path, figure["caption"])
     if (run.checkpoints / "best.pt").exists():
         trackers.artifact(run.checkpoints / "best.pt")
-
-
-class _Nothing:
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None: ...

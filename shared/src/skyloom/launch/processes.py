@@ -16,7 +16,7 @@ from typing import Any
 from skyloom.run import Interrupted, StopSignals
 from skyloom.run.files import read_json, write_json
 
-__all__ = ["forwarding", "mistake", "report_mistake", "take_up"]
+__all__ = ["forwarding", "mistake", "no_mistake", "report_mistake", "take_up"]
 
 Desk = MutableSequence[int]
 """In shared memory: the signal that was asked for or 0, then the process ids of those that can handle one."""
@@ -53,6 +53,17 @@ def take_up(desk: Desk | None, rank: int) -> None:
 def report_mistake(directory: Path, outcome: dict[str, Any]) -> None:
     """A user's mistake that one process met, for the others: they only see that it is gone."""
     write_json(directory / "mistake.json", outcome)
+
+
+@contextlib.contextmanager
+def no_mistake(directory: Path) -> Iterator[None]:
+    """Before and after, none is left: not of an earlier start, not for a later one."""
+    path = directory / "mistake.json"
+    path.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def mistake(directory: Path) -> dict[str, Any] | None:
