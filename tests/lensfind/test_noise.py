@@ -11,6 +11,8 @@ from lensfind.simulation.noise import observe
 from lensfind.simulation.population import KINDS, Population
 from lensfind.survey import Survey
 
+from .conftest import load_survey
+
 
 def test_uniform_numbers_are_uniform_and_independent_by_name_and_seed():
     seeds = torch.arange(40_000)
@@ -85,3 +87,17 @@ def test_each_artefact_is_seen(name, lsst):
     assert (struck.abs().amax(dim=(1, 2, 3)) > 1).all()
     bands = (struck.abs().amax(dim=(2, 3)) > 0.5).sum(dim=1)
     assert (bands == (3 if name in ("bleeding", "ghost") else 1)).all()
+
+
+def test_charge_bleeds_in_silicon_alone():
+    """Along a column in CCDs up to 1000 nm; an infrared camera's saturated star is round."""
+    seeds = torch.arange(200)
+    kinds = torch.full((200,), KINDS.index("artefact"))
+    for name, bleeds in (("euclid", True), ("euclid_nisp", False)):
+        survey = load_survey(name)
+        image = torch.zeros(200, len(survey.bands), 48, 48)
+        which = add_artefacts(image, torch.ones_like(image), seeds, kinds, survey, Population())
+        stars = image[which == ARTEFACTS.index("bleeding")]
+        along, across = ((stars > 1e3).any(dim).sum(-1) for dim in (-1, -2))  # rows and columns that are saturated
+        assert len(stars) > 20
+        assert ((along > across + 3).float().mean() > 0.8) == bleeds

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from lensfind.evaluate.figures import rgb
+from lensfind.simulation.artefacts import ARTEFACTS
 from skyloom.data import Batch, Data, SampleDraws
 from skyloom.errors import DataError
 from skyloom.run.files import write_text
@@ -107,12 +108,15 @@ def _three(images: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _png(pixels: np.ndarray, side: int) -> str:
-    """A data URI of an array [H, W] or [H, W, 3] of 0 to 1, north up, each pixel a square."""
+    """A data URI of an array [H, W] or [H, W, 3] of 0 to 1, north up, each pixel a square; of more than twice `side` pixels on
+    a side, means over squares of pixels: a page of 248 pixels a cutout would hold tens of MB that no screen shows."""
     from PIL import Image
 
+    pixels = pixels[..., 0] if pixels.ndim == 3 and (pixels == pixels[..., :1]).all() else pixels  # grey
     picture = Image.fromarray((255 * np.clip(pixels, 0, 1) + 0.5).astype(np.uint8)[::-1])
     factor = max(1, round(side / max(picture.size)))
     picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    picture = picture.reduce(max(1, max(picture.size) // (2 * side)))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -167,10 +171,12 @@ def _parameters(batch: Batch, row: int, about: Mapping[str, Any]) -> str:
     for name, form in _UNITS.items():
         if name in batch and math.isfinite(value := float(batch[name][row])):
             words.append(form.format(value))
+    if "artefact" in batch and (which := int(batch["artefact"][row])) >= 0:
+        words.append(ARTEFACTS[which].replace(" ", "\u00a0"))
     if "row" in batch:
         words.append(f"row {int(batch['row'][row])}")
     elif "seed" in batch:
-        words.append(f"seed …{int(batch['seed'][row]) % 10**6:06d}")
+        words.append(f"seed\u00a0…\u2060{int(batch['seed'][row]) % 10**6:06d}")
     return " · ".join(words)
 
 

@@ -16,6 +16,8 @@ __all__ = ["ARTEFACTS", "add_artefacts"]
 
 ARTEFACTS = ("cosmic ray", "satellite", "bad column", "bleeding", "ghost")
 
+_SILICON = 1000.0  # nm, up to which cameras are CCDs: charge bleeds along their columns, and in infrared detectors nowhere
+
 
 def add_artefacts(
     image: Tensor, variance: Tensor, seeds: Tensor, kinds: Tensor, survey: Survey, population: Population
@@ -84,7 +86,7 @@ def _bad_column(u: Uniforms, size: int, sigma: Tensor, survey: Survey) -> Tensor
 
 
 def _bleeding(u: Uniforms, size: int, sigma: Tensor, survey: Survey) -> Tensor:
-    """A saturated star near the edge: a flat top, and charge that has bled along its column, in all bands."""
+    """A saturated star near the edge: a flat top in all bands, and charge that has bled along its column in those of CCDs."""
     x, y = _grid(size, u.seeds.device)
     phi = u.between("bleeding place", 0, 2 * math.pi)
     x0, y0 = 0.42 * size * torch.cos(phi), 0.42 * size * torch.sin(phi)
@@ -92,8 +94,9 @@ def _bleeding(u: Uniforms, size: int, sigma: Tensor, survey: Survey) -> Tensor:
     r = torch.hypot(x - _c(x0), y - _c(y0))[:, None] / fwhm[:, None, None]
     star = torch.minimum((1 + 2.1 * r**2) ** -2.5 * 2e4, torch.full_like(r, 2e3))
     reach = u.between("bleeding length", 0.1, 0.4) * size
+    ccd = survey.column("wavelength").to(sigma.device) < _SILICON
     bleed = 2e3 * ((x - _c(x0)).abs() < 1.0) * ((y - _c(y0)).abs() < _c(reach))
-    return torch.maximum(star, bleed[:, None]) * sigma[:, :, None, None]
+    return torch.maximum(star, bleed[:, None] * ccd[:, None, None]) * sigma[:, :, None, None]
 
 
 def _ghost(u: Uniforms, size: int, sigma: Tensor, survey: Survey) -> Tensor:

@@ -28,7 +28,7 @@ from skyloom.errors import ConfigError, nearest
 
 __all__ = ["RECIPE", "draw_scenes", "observe", "render", "simulate"]
 
-RECIPE = 5  # raise it when the same arguments give other images: by more than the thousandth of the peak that rendering errs
+RECIPE = 6  # raise it when the same arguments give other images: by more than the thousandth of the peak that rendering errs
 
 _BATCH = {"cpu": 32}  # cutouts at a time: what fits a processor's cache; other devices take more
 _BATCH_ELSEWHERE = 4096
