@@ -86,7 +86,7 @@ def test_each_artefact_is_seen(name, lsst):
     assert len(struck) > 20
     assert (struck.abs().amax(dim=(1, 2, 3)) > 1).all()
     bands = (struck.abs().amax(dim=(2, 3)) > 0.5).sum(dim=1)
-    assert (bands == (3 if name in ("bleeding", "ghost") else 1)).all()
+    assert (bands == (3 if name in ("saturated star", "ghost") else 1)).all()
 
 
 def test_charge_bleeds_in_silicon_alone():
@@ -97,7 +97,7 @@ def test_charge_bleeds_in_silicon_alone():
         survey = load_survey(name)
         image = torch.zeros(200, len(survey.bands), 48, 48)
         which = add_artefacts(image, torch.ones_like(image), seeds, kinds, survey, Population())
-        stars = image[which == ARTEFACTS.index("bleeding")]
+        stars = image[which == ARTEFACTS.index("saturated star")]
         along, across = ((stars > 1e3).any(dim).sum(-1) for dim in (-1, -2))  # rows and columns that are saturated
         assert len(stars) > 20
         assert ((along > across + 3).float().mean() > 0.8) == bleeds

@@ -14,7 +14,7 @@ from lensfind.survey import Survey
 
 __all__ = ["ARTEFACTS", "add_artefacts"]
 
-ARTEFACTS = ("cosmic ray", "satellite", "bad column", "bleeding", "ghost")
+ARTEFACTS = ("cosmic ray", "satellite", "bad column", "saturated star", "ghost")
 
 _SILICON = 1000.0  # nm, up to which cameras are CCDs: charge bleeds along their columns, and in infrared detectors nowhere
 
@@ -26,7 +26,7 @@ def add_artefacts(
     u = Uniforms(seeds)
     struck = (u("artefact") < population.artefacts) | (kinds == KINDS.index("artefact"))
     which = torch.where(struck, (u("artefact kind") * len(ARTEFACTS)).long(), -torch.ones_like(seeds))
-    draw = (_cosmic_ray, _satellite, _bad_column, _bleeding, _ghost)
+    draw = (_cosmic_ray, _satellite, _bad_column, _saturated_star, _ghost)
     sigma = variance.amin(dim=(-2, -1)).sqrt()  # of an empty pixel
     for index, make in enumerate(draw):
         rows = torch.nonzero(which == index)[:, 0]
@@ -85,7 +85,7 @@ def _bad_column(u: Uniforms, size: int, sigma: Tensor, survey: Survey) -> Tensor
     return _one_band(column * _c(height), u, sigma.shape[1]) * sigma[:, :, None, None]
 
 
-def _bleeding(u: Uniforms, size: int, sigma: Tensor, survey: Survey) -> Tensor:
+def _saturated_star(u: Uniforms, size: int, sigma: Tensor, survey: Survey) -> Tensor:
     """A saturated star near the edge: a flat top in all bands, and charge that has bled along its column in those of CCDs."""
     x, y = _grid(size, u.seeds.device)
     phi = u.between("bleeding place", 0, 2 * math.pi)
