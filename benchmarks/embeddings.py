@@ -54,7 +54,7 @@ def goal(case, value, target, unit):
 def knn(objects=200_000, dimension=768, queries=256, k=10):
     from sklearn.neighbors import NearestNeighbors
 
-    from embeddings.neighbours import nearest_rows
+    from embeddings.vectors.neighbours import nearest_rows
 
     x = np.random.default_rng(0).standard_normal((objects, dimension), dtype=np.float32)
     q = x[:queries].copy()
@@ -83,8 +83,8 @@ def knn(objects=200_000, dimension=768, queries=256, k=10):
 
 
 def memory_child():
-    from embeddings.memory import neighbour_bytes
-    from embeddings.neighbours import nearest_rows
+    from embeddings.machine.memory import neighbour_bytes
+    from embeddings.vectors.neighbours import nearest_rows
 
     x = np.random.default_rng(0).standard_normal((200_000, 768), dtype=np.float32)
     nearest_rows(x[:2048], x, 10)
@@ -101,7 +101,7 @@ def probes(objects=2500, dimension=160, properties=12):
     from sklearn.linear_model import Ridge, RidgeCV
     from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, cross_val_predict
 
-    from embeddings.ridge import PENALTIES, cross_validated_ridge
+    from embeddings.probes.ridge import PENALTIES, cross_validated_ridge
 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((objects, dimension)) * np.geomspace(3, 0.1, dimension)
@@ -142,12 +142,13 @@ def probes(objects=2500, dimension=160, properties=12):
 
 
 def whole_child(objects=100_000, dimension=768):
-    from embeddings.analysis import Mapping2D, analyse
-    from embeddings.compared import Comparing
-    from embeddings.encoded import Probing
+    from embeddings.analysis import analyse
+    from embeddings.comparing.compared import Comparing
     from embeddings.figures import draw
-    from embeddings.found import Finding
-    from embeddings.sample import synthetic
+    from embeddings.finding import Mapping2D
+    from embeddings.finding.found import Finding
+    from embeddings.probes.encoded import Probing
+    from embeddings.samples import synthetic
     from skyloom.run import Run
 
     sample = synthetic(objects, dimension, seed=0, models=["alpha"])
@@ -175,11 +176,11 @@ def whole():
 
 def stream_child(objects=1_000_000, dimension=256):
     from embeddings import EmbeddingSet, join, read
-    from embeddings.catalogue import Catalogue
-    from embeddings.folds import grouped_folds
-    from embeddings.prepared import prepare
-    from embeddings.ridge import cross_validated_ridge
-    from embeddings.search import Index
+    from embeddings.finding.search import Index
+    from embeddings.objects.catalogue import Catalogue
+    from embeddings.objects.folds import grouped_folds
+    from embeddings.probes.ridge import cross_validated_ridge
+    from embeddings.samples.prepared import prepare
 
     rng = np.random.default_rng(0)
     ids = 2_700_000_000_000_000_000 + np.cumsum(rng.integers(1, 1000, objects))

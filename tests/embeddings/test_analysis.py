@@ -130,7 +130,7 @@ def test_figures_show_what_the_tables_say(run, tmp_path):
 
 
 def test_a_run_predicts_for_new_objects_and_exports(run, tmp_path, capsys):
-    from embeddings.synthetic import catalogue_and_embeddings
+    from embeddings.samples import catalogue_and_embeddings
 
     catalogue, sets = catalogue_and_embeddings(500, 40, seed=0)
     beta = sets[1]

@@ -5,17 +5,17 @@ import pytest
 from sklearn.metrics import f1_score
 
 from embeddings import probe
-from embeddings.classes import separate
-from embeddings.controlled import partial_predictions, smooth_functions
-from embeddings.folds import grouped_folds
-from embeddings.labels import learning_curve
-from embeddings.legacy import axis_correlation, dimension_correlation, null_level, rotation_free_correlation, spearman
-from embeddings.maps import draw_map
-from embeddings.prepared import prepare
-from embeddings.probes import held_out_scores, redshift_scores
-from embeddings.properties import NUISANCES
-from embeddings.ridge import cross_validated_ridge
-from embeddings.sample import synthetic
+from embeddings.finding.maps import draw_map
+from embeddings.objects.folds import grouped_folds
+from embeddings.objects.properties import NUISANCES
+from embeddings.probes.classes import separate
+from embeddings.probes.controlled import partial_predictions, smooth_functions
+from embeddings.probes.held_out import held_out_scores, redshift_scores
+from embeddings.probes.labels import learning_curve
+from embeddings.probes.legacy import axis_correlation, dimension_correlation, null_level, rotation_free_correlation, spearman
+from embeddings.probes.ridge import cross_validated_ridge
+from embeddings.samples import synthetic
+from embeddings.samples.prepared import prepare
 
 RNG = np.random.default_rng(5)
 N = 1500

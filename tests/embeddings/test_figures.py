@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from embeddings import figures, from_files, join
-from embeddings.analysis import Mapping2D, analyse
-from embeddings.anchors import anchors_of, published
-from embeddings.compared import Comparing
-from embeddings.encoded import Probing
+from embeddings.analysis import analyse
+from embeddings.comparing.compared import Comparing
+from embeddings.figures.anchors import anchors_of, published
 from embeddings.figures.named import NAMES, named
 from embeddings.figures.pieces import canvas
-from embeddings.found import Finding
-from embeddings.page import write_page
-from embeddings.sample import synthetic
-from embeddings.synthetic import catalogue_and_embeddings
+from embeddings.finding import Mapping2D
+from embeddings.finding.found import Finding
+from embeddings.finding.page import write_page
+from embeddings.probes.encoded import Probing
+from embeddings.samples import catalogue_and_embeddings, synthetic
 from skyloom.data.tables import read_columns
 from skyloom.errors import ConfigError, DataError
 from skyloom.run import Run

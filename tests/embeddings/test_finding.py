@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from sklearn.neighbors import LocalOutlierFactor
 
-from embeddings.density import flow_outliers
-from embeddings.memory import free_bytes, neighbour_bytes, require
-from embeddings.modalities import modality_cosines
-from embeddings.neighbours import nearest_rows
-from embeddings.outliers import agreement, fused_score, isolation, local_outlier_factor, percentiles, top
-from embeddings.retrieval import mapped, ranks, recall
-from embeddings.search import Index, rows_of
-from embeddings.similarity import compare, distance_ranks, mutual_neighbours
-from embeddings.subspaces import canonical_correlation, leading, linear_map, rotation_fit
-from embeddings.together import joint_gain
+from embeddings.comparing.modalities import modality_cosines
+from embeddings.comparing.retrieval import mapped, ranks, recall
+from embeddings.comparing.similarity import compare, distance_ranks, mutual_neighbours
+from embeddings.comparing.subspaces import canonical_correlation, leading, linear_map, rotation_fit
+from embeddings.comparing.together import joint_gain
+from embeddings.finding.density import flow_outliers
+from embeddings.finding.outliers import agreement, fused_score, isolation, local_outlier_factor, percentiles, top
+from embeddings.finding.search import Index, rows_of
+from embeddings.machine.memory import free_bytes, neighbour_bytes, require
+from embeddings.vectors.neighbours import nearest_rows
 from skyloom.errors import ConfigError
 
 RNG = np.random.default_rng(3)
@@ -21,7 +21,7 @@ RNG = np.random.default_rng(3)
 
 @pytest.mark.parametrize("sizes", [(7, 50), (64, 8192)])
 def test_neighbours_in_blocks_are_those_of_all_distances(monkeypatch, sizes):
-    import embeddings.neighbours as module
+    from embeddings.vectors import neighbours as module
 
     monkeypatch.setattr(module, "QUERIES", sizes[0])
     monkeypatch.setattr(module, "REFERENCES", sizes[1])

@@ -11,11 +11,11 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch_file
 
 from embeddings import from_files, read
-from embeddings.catalogue import merged, read_catalogue
-from embeddings.pooling import pool
+from embeddings.objects.catalogue import merged, read_catalogue
 from embeddings.readers.cluster_maps import parse_map_name
 from embeddings.readers.hdf5 import Stored
-from embeddings.synthetic_clusters import SNAPSHOTS, map_files
+from embeddings.samples.synthetic_clusters import SNAPSHOTS, map_files
+from embeddings.vectors.pooling import pool
 from skyloom.errors import DataError, MissingFile
 
 IDS = 2_700_000_000_000_000_001 + np.arange(5)

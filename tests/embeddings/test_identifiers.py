@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embeddings import Catalogue, EmbeddingSet, join
-from embeddings.identifiers import NO_IDENTIFIER, as_identifiers, null_mask
-from embeddings.matching import match, overlap_table
+from embeddings.objects.identifiers import NO_IDENTIFIER, as_identifiers, null_mask
+from embeddings.samples.matching import match, overlap_table
 from skyloom.errors import DataError
 
 EUCLID = 2_700_000_000_000_000_000

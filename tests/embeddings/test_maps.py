@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from embeddings.maps import PRESETS, continuity, draw_map, trustworthiness
+from embeddings.finding.maps import PRESETS, continuity, draw_map, trustworthiness
 from skyloom.errors import ConfigError
 
 RNG = np.random.default_rng(0)

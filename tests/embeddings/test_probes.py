@@ -6,10 +6,10 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsRegressor, NearestNeighbors
 
 from embeddings import principal_components, probe
-from embeddings.folds import grouped_folds, sky_cells
-from embeddings.neighbours import knn_predictions, nearest_rows
-from embeddings.probes import held_out_scores
-from embeddings.ridge import cross_validated_ridge
+from embeddings.objects.folds import grouped_folds, sky_cells
+from embeddings.probes.held_out import held_out_scores
+from embeddings.probes.ridge import cross_validated_ridge
+from embeddings.vectors.neighbours import knn_predictions, nearest_rows
 from skyloom.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embeddings import compare
-from embeddings.similarity import linear_cka, neighbour_overlap, shuffled_cka, unbiased_cka
+from embeddings.comparing.similarity import linear_cka, neighbour_overlap, shuffled_cka, unbiased_cka
 from skyloom.errors import DataError
 
 RNG = np.random.default_rng(0)

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from embeddings import join, probe
-from embeddings.sample import synthetic
-from embeddings.similarity import linear_cka
-from embeddings.synthetic import GAINS, LATENTS, catalogue_and_embeddings, latent_correlation, population_cka, population_r2
+from embeddings.comparing.similarity import linear_cka
+from embeddings.samples import (
+    GAINS,
+    LATENTS,
+    catalogue_and_embeddings,
+    latent_correlation,
+    population_cka,
+    population_r2,
+    synthetic,
+)
 
 GOLDEN = {  # oracle R2 of the latents, two digits
     "spectrum": {"log_mass": 0.86, "log_sfr": 0.72, "dn4000": 0.88, "g_minus_r": 0.82, "log_kron_radius": 0.33,

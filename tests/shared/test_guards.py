@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embeddings import Catalogue, EmbeddingSet, compare, join
-from embeddings.probes import shuffled
-from embeddings.properties import PROPERTIES, values
+from embeddings.objects.properties import PROPERTIES, values
+from embeddings.probes.held_out import shuffled
 from muonflow import Events
 from muonflow.plateau import torn
 from skyloom.data import Columns, Data, group_split

@@ -18,34 +18,25 @@ from typing import TYPE_CHECKING
 from skyloom.lazily import lazily
 
 if TYPE_CHECKING:
-    from embeddings.catalogue import Catalogue, read_catalogue
+    from embeddings.comparing import Similarity, compare
+    from embeddings.objects import Catalogue, read_catalogue
     from embeddings.probes import Probe, probe
-    from embeddings.projection import principal_components
     from embeddings.readers import read
-    from embeddings.sample import Sample, from_files, join
-    from embeddings.sets import EmbeddingSet
-    from embeddings.similarity import Similarity, compare
+    from embeddings.samples import Sample, from_files, join
+    from embeddings.vectors import EmbeddingSet, principal_components
 
-_HOME = {
-    "Catalogue": "catalogue",
-    "read_catalogue": "catalogue",
-    "Probe": "probes",
-    "probe": "probes",
-    "principal_components": "projection",
-    "read": "readers",
-    "Sample": "sample",
-    "from_files": "sample",
-    "join": "sample",
-    "EmbeddingSet": "sets",
-    "Similarity": "similarity",
-    "compare": "similarity",
+_HOMES = {
+    "comparing": ("Similarity", "compare"),
+    "objects": ("Catalogue", "read_catalogue"),
+    "probes": ("Probe", "probe"),
+    "readers": ("read",),
+    "samples": ("Sample", "from_files", "join"),
+    "vectors": ("EmbeddingSet", "principal_components"),
 }
+_HOME = {name: room for room, names in _HOMES.items() for name in names}
 _MODULES = (
-    "analysis", "anchors", "catalogue", "classes", "compared", "controlled", "density", "encoded", "figures", "folds",
-    "found", "halos", "identifiers", "labels", "legacy", "maps", "matching", "memory", "mlp", "modalities", "neighbours",
-    "outliers", "page", "pooling", "predict", "prepared", "probes", "projection", "properties", "readers", "readout",
-    "retrieval", "ridge", "rows", "sample", "search", "sets", "similarity", "subspaces", "synthetic", "synthetic_clusters",
-    "threads", "together", "trees",
+    "analysis", "comparing", "extract", "figures", "finding", "machine", "objects", "predict", "probes", "readers", "samples",
+    "vectors",
 )  # fmt: skip
 
 __all__ = [

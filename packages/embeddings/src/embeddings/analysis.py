@@ -2,49 +2,28 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embeddings.compared import Compared, Comparing
-from embeddings.encoded import Encoded, Probing
-from embeddings.folds import grouped_folds
-from embeddings.found import Finding, Found
-from embeddings.legacy import axis_correlation, null_level, rotation_free_correlation
-from embeddings.maps import Map, draw_map
-from embeddings.memory import analysis_bytes, require
-from embeddings.prepared import Prepared, prepare
-from embeddings.properties import property_named
-from embeddings.sample import Sample
-from embeddings.threads import threads_for, use_threads
+from embeddings.comparing.compared import Compared, Comparing
+from embeddings.finding.found import Finding, Found
+from embeddings.finding.mapped import Mapping2D, axes, map_all
+from embeddings.machine.memory import analysis_bytes, require
+from embeddings.machine.threads import threads_for, use_threads
+from embeddings.objects.folds import grouped_folds
+from embeddings.objects.properties import property_named
+from embeddings.probes.encoded import Encoded, Probing
+from embeddings.samples.prepared import Prepared, prepare
+from embeddings.samples.sample import Sample
 from skyloom.errors import DataError
 from skyloom.run import Run
 from skyloom.training.progress import said
 
-__all__ = ["Mapping2D", "analyse"]
+__all__ = ["analyse"]
 
 Table = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Mapping2D:
-    """Settings of the maps."""
-
-    method: str = "umap"
-    """Of the maps that figures and the page show: `pca`, `umap`, `tsne`, `pacmap`."""
-    others: tuple[str, ...] = ()
-    """Further methods."""
-    preset: str = "standard"
-    """Of UMAP: `standard`, `wide`, `balanced`, `local`, `global`."""
-    components: int = 50
-    """Principal components that the map is made from."""
-    fit_objects: int = 50_000
-    seeds: int = 3
-    """For the stability."""
-    seed: int = 42
-    judge_neighbours: int = 15
 
 
 def analyse(
@@ -142,8 +121,8 @@ def _analyse(
         said("outliers and neighbours: done")
     about |= {"agreement": found.agreement, "nearest": found.nearest, "listed": found.listed}
     columns |= compared.columns | found.columns
-    drawn = _maps(data, prepared, maps, columns)
-    about |= {"maps": drawn, "axes": _axes(data, columns, list(data.properties), drawn)}
+    drawn = map_all(data, prepared, maps, columns)
+    about |= {"maps": drawn, "axes": axes(data, columns, list(data.properties), drawn)}
     _write(run, data, columns, about, evaluation, page_objects, seed)
     _keep(run, data, encoded.readouts)
     if trackers is not None and encoded.probes:
@@ -215,57 +194,6 @@ def _about(data: Sample, properties: Mapping[str, Any], skipped: list[str], prep
     }
 
 
-def _maps(data: Sample, prepared: Mapping[str, Prepared], how: Mapping2D | None, columns: dict[str, np.ndarray]) -> Table:
-    if how is None:
-        return []
-    rows: Table = []
-    for p in prepared.values():
-        if p.present.sum() < 10:
-            continue
-        settings = {k: v for k, v in asdict(how).items() if k not in ("components", "method", "others")}
-        for method in (how.method, *how.others):
-            found: Map = draw_map(Leading(p, how.components), p.present, method, **settings)
-            column = f"map.{p.name}" if method == how.method else f"map_{method}.{p.name}"
-            columns[column] = found.coordinates
-            facts = {k: v for k, v in vars(found).items() if k != "coordinates"}
-            rows.append({"embedding": p.name, "column": column, "preset": how.preset, "objects": int(p.present.sum()), **facts})
-            said(f"map of {p.name} by {method}: {found.seconds:.0f} s, trustworthiness {found.trustworthiness:.3f}")
-    return rows
-
-
-class Leading:
-    """The first k components of an embedding as rows."""
-
-    def __init__(self, p: Prepared, k: int):
-        self.reduced, self.k = p.reduced, min(k, p.reduced.shape[1])
-        self.shape = (len(p.reduced), self.k)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        return self.reduced[rows][..., : self.k]
-
-
-def _axes(data: Sample, columns: Mapping[str, np.ndarray], names: list[str], drawn: Table, most: int = 3000) -> Table:
-    """Rank correlations with the axes of the maps, as earlier work drew them, on about `most` objects at most."""
-    rows: Table = []
-    for one in drawn:
-        if not one["column"].startswith("map."):
-            continue
-        xy = columns[one["column"]]
-        for name in names:
-            known = np.flatnonzero(np.isfinite(data.properties[name]) & np.isfinite(xy).all(axis=1))
-            if len(known) < 10:
-                continue
-            some = known[:: max(len(known) // most, 1)]
-            rho = axis_correlation(xy[some], data.properties[name][some])
-            free = rotation_free_correlation(xy[some], data.properties[name][some], 36)
-            place = {"embedding": one["embedding"], "property": name, "objects": len(some)}
-            rows.append({**place, "rho": rho, "rotation_free": free, "null": null_level(2, len(some))})
-    return rows
-
-
 def _write(
     run: Run,
     data: Sample,
@@ -275,7 +203,7 @@ def _write(
     page_objects: int,
     seed: int,
 ) -> None:
-    from embeddings.page import write_page
+    from embeddings.finding.page import write_page
     from skyloom.data.tables import write_columns
     from skyloom.training.workflow import draw_figures
 
@@ -325,7 +253,7 @@ def _write_outliers(path: Path, listed: Table, columns: Mapping[str, np.ndarray]
 
 def _keep(run: Run, data: Sample, fits: Mapping[str, tuple[list[str], np.ndarray, np.ndarray]]) -> None:
     """The linear probes as a checkpoint, so that `predict` and `export` work on the run."""
-    from embeddings.readout import Readout
+    from embeddings.probes.readout import Readout
     from skyloom.training import checkpoints
 
     entries = [

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from embeddings.readers import read
-from embeddings.sets import EmbeddingSet
+from embeddings.vectors.sets import EmbeddingSet
 from skyloom.data import Columns
 from skyloom.data.tables import write_columns
 from skyloom.errors import ConfigError, DataError, nearest

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from embeddings.identifiers import as_identifiers
+from embeddings.objects.identifiers import as_identifiers
 from embeddings.readers.keys import IDENTIFIERS, first
 from skyloom.errors import DataError, MissingFile
 

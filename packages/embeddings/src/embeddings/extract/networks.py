@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings.pooling import pool
+from embeddings.vectors.pooling import pool
 from skyloom.errors import ConfigError, DataError
 
 __all__ = ["Network", "network_named"]

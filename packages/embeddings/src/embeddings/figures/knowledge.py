@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings.anchors import anchors_of
+from embeddings.figures.anchors import anchors_of
 from embeddings.figures.pieces import MODALITY_COLOURS, MODALITY_MARKS, About, bars, finish, label_of, of, property_axis
 from skyloom.plots import PAGE, PALETTE, panels
 

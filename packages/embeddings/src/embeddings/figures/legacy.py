@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from embeddings.figures.pieces import About, colour_limits, finish, label_of, of, scatter
-from embeddings.legacy import null_level
+from embeddings.probes.legacy import null_level
 from skyloom.plots import PAGE, PALETTE, panels
 
 __all__ = ["axis_bars", "component_heatmap", "components_panel", "dimension_bars", "downstream"]

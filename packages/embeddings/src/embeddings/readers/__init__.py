@@ -13,7 +13,7 @@ from embeddings.readers.hdf5 import read_hdf5
 from embeddings.readers.safetensors_files import read_safetensors
 from embeddings.readers.tables import read_table
 from embeddings.readers.torch_files import read_torch
-from embeddings.sets import EmbeddingSet
+from embeddings.vectors.sets import EmbeddingSet
 from skyloom.errors import DataError, MissingFile
 
 __all__ = ["read", "read_archive", "read_arrays", "read_hdf5", "read_safetensors", "read_table", "read_torch"]

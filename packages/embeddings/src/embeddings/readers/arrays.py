@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from embeddings.readers.keys import IDENTIFIERS, MASKS, REDSHIFTS, VECTORS, first
-from embeddings.sets import EmbeddingSet
+from embeddings.vectors.sets import EmbeddingSet
 from skyloom.errors import DataError, MissingFile
 
 __all__ = ["MODALITY_FILES", "beside_files", "from_arrays", "read_archive", "read_arrays"]

@@ -8,8 +8,8 @@ import re
 
 import numpy as np
 
-from embeddings.halos import HALO_SNAPSHOT, halo_snapshots
-from embeddings.sets import EmbeddingSet
+from embeddings.objects.halos import HALO_SNAPSHOT, halo_snapshots
+from embeddings.vectors.sets import EmbeddingSet
 from skyloom.errors import DataError
 
 __all__ = ["is_cluster_maps", "parse_map_name", "views_of_halos"]

@@ -7,7 +7,7 @@ import numpy as np
 
 from embeddings.readers.arrays import from_arrays
 from embeddings.readers.keys import IDENTIFIERS
-from embeddings.sets import EmbeddingSet
+from embeddings.vectors.sets import EmbeddingSet
 from skyloom.errors import DataError
 
 __all__ = ["read_safetensors"]

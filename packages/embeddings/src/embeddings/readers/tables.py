@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from embeddings.catalogue import table_columns
-from embeddings.identifiers import as_identifiers, is_identifier_name
+from embeddings.objects.catalogue import table_columns
+from embeddings.objects.identifiers import as_identifiers, is_identifier_name
 from embeddings.readers.keys import MASKS, REDSHIFTS, VECTORS, first
-from embeddings.sets import EmbeddingSet
+from embeddings.vectors.sets import EmbeddingSet
 from skyloom.errors import DataError, nearest
 
 __all__ = ["read_table"]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from embeddings.pooling import pool
 from embeddings.readers.arrays import beside_files, from_arrays
 from embeddings.readers.keys import IDENTIFIERS, REDSHIFTS, VECTORS, first
-from embeddings.sets import EmbeddingSet
+from embeddings.vectors.pooling import pool
+from embeddings.vectors.sets import EmbeddingSet
 from skyloom.errors import DataError
 
 __all__ = ["read_torch"]
@@ -19,7 +19,7 @@ __all__ = ["read_torch"]
 def read_torch(path: Path, model: str) -> EmbeddingSet:
     """Weights-only loading: tensors, arrays, numbers, text and containers of them; anything else is refused.
 
-    Vectors kept as tokens [tokens, D] are averaged over tokens (`embeddings.pooling` has other ways).
+    Vectors kept as tokens [tokens, D] are averaged over tokens (`embeddings.vectors.pooling` has other ways).
     """
     content = _load(path)
     if hasattr(content, "shape"):
@@ -118,7 +118,7 @@ def _identifier_list(values: list[Any], where: str) -> np.ndarray:
     plain = [v.item() if hasattr(v, "item") and np.size(v) == 1 else v for v in values]
     if plain and all(isinstance(v, float) for v in plain):
         return np.array(plain)  # refused, with its reason, by EmbeddingSet
-    from embeddings.identifiers import as_identifiers
+    from embeddings.objects.identifiers import as_identifiers
 
     return as_identifiers(np.array(plain, dtype=object), where)
 
