@@ -8,6 +8,7 @@ import torch
 from scipy.special import gamma, ndtr
 
 from lensfind.backends import lenstronomy
+from lensfind.light.sersic import sersic_amplitude
 from lensfind.simulation.population import KINDS, LENS, Population, row_seeds
 from lensfind.simulation.scene import Scene
 from lensfind.simulation.simulator import draw_scenes, render
@@ -35,19 +36,30 @@ def snapped(scene: Scene, cell: float, cusp: float = 2.0) -> Scene:
     return scene
 
 
-def compare(name: str, count: int, supersampling: int, side: float, population: Population, worst: float) -> None:
+def compare(name: str, count: int, cells: tuple[int, ...], side: float, population: Population, worst: float) -> None:
+    """Every scene within `worst` of its peak, the light of galaxies and of arcs both, for lenstronomy's cells of one pixel side
+    over `cells`: multiples of the first, the finer ones for scenes alone that do not agree yet. Its error falls with its
+    cells, and ours does not know of them; a scene in which ours errs stays apart at the finest."""
     survey = one_band(name)
     size = 2 * round(side / survey.pixel_scale / 2)
+    seeds = row_seeds(1, name, "agreement", count)
     kinds = torch.where(torch.arange(count) % 4 == 3, KINDS.index("elliptical"), LENS)
-    scene = draw_scenes(row_seeds(1, name, "agreement", count), kinds, population, survey, size)
-    scene = snapped(scene, survey.pixel_scale / supersampling)
-    expected, arcs, _ = render(scene, survey, size, 6)
-    peer, peer_arcs = lenstronomy.render(scene, survey, size, supersampling)
-    peak = peer.amax(dim=(1, 2, 3))
-    off = (expected - peer).abs().amax(dim=(1, 2, 3)) / peak
-    off_arcs = (arcs - peer_arcs).abs().amax(dim=(1, 2, 3)) / peak
-    assert off.max() < worst, (name, off)
-    assert off_arcs.max() < worst, (name, off_arcs)
+    rows = torch.arange(count)
+    for each in cells:
+        scene = snapped(draw_scenes(seeds[rows], kinds[rows], population, survey, size), survey.pixel_scale / cells[0])
+        off = disagreement(scene, survey, size, each)
+        rows, off = rows[off >= worst], off[off >= worst]
+        if not len(rows):
+            return
+    raise AssertionError(f"{name}: rows {rows.tolist()} are off by {off.tolist()} of the peak at {cells[-1]} cells a side")
+
+
+def disagreement(scene: Scene, survey: Survey, size: int, cells: int) -> torch.Tensor:
+    """The largest difference of each scene's image or of its arcs, over the image's peak: [B]."""
+    image, arcs, _ = render(scene, survey, size, 6)
+    peer, peer_arcs = lenstronomy.render(scene, survey, size, cells)
+    off, off_arcs = ((a - b).abs().amax(dim=(1, 2, 3)) for a, b in ((image, peer), (arcs, peer_arcs)))
+    return torch.maximum(off, off_arcs) / peer.amax(dim=(1, 2, 3))
 
 
 SMOOTH = Population(
@@ -61,11 +73,11 @@ SMOOTH = Population(
 
 
 def test_agrees_with_lenstronomy_to_a_thousandth_of_the_peak():
-    compare("lsst", 4, 8, side=8.0, population=SMOOTH, worst=1e-3)
+    compare("lsst", 4, (6, 12), side=8.0, population=SMOOTH, worst=1e-3)
 
 
 def test_a_power_law_agrees_too():
-    compare("lsst", 2, 8, side=8.0, population=replace(SMOOTH, slope=(1.8, 2.2)), worst=1e-3)
+    compare("lsst", 2, (6, 12), side=8.0, population=replace(SMOOTH, slope=(1.8, 2.2)), worst=1e-3)
 
 
 def integrated(scene: Scene, survey: Survey, size: int) -> np.ndarray:
@@ -104,7 +116,7 @@ def test_at_a_cusp_lenstronomys_cells_err_and_ours_does_not():
     scene = snapped(scene, survey.pixel_scale / 8)
     exact = integrated(scene, survey, 32)
     ours = render(scene, survey, 32)[0][0, 0].numpy()
-    cells = [lenstronomy.render(scene, survey, 32, each)[0][0, 0].numpy() for each in (8, 16, 24)]
+    cells = [lenstronomy.render(scene, survey, 32, each)[0][0, 0].numpy() for each in (4, 8, 16)]
     off = [np.abs(image - exact).max() / exact.max() for image in (ours, *cells)]
     assert off[0] < 4e-4, off
     assert off[0] < off[3] < off[2] < off[1], off
@@ -112,11 +124,20 @@ def test_at_a_cusp_lenstronomys_cells_err_and_ours_does_not():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", SURVEYS)
 def test_two_hundred_scenes_of_every_survey_agree(name):
-    pixel = load_survey(name).pixel_scale
-    cells = 16 if pixel > 0.09 else 8
+    cells = (8, 24, 48) if load_survey(name).pixel_scale > 0.09 else (4, 12, 24)
     compare(name, 200, cells, side=8.0, population=SMOOTH, worst=1e-3)
+
+
+def test_an_image_that_is_wrong_does_not_agree_at_any_cells(monkeypatch):
+    """Arcs brighter by 3% and nothing else."""
+    from lensfind.rendering import rays
+
+    monkeypatch.setattr(rays, "sersic_amplitude", lambda r_e, n: sersic_amplitude(r_e, n) + 0.03)
+    with pytest.raises(AssertionError, match="are off by"):
+        compare("sdss", 1, (4, 8), side=8.0, population=SMOOTH, worst=1e-3)
 
 
 def test_what_lenstronomy_cannot_render_is_refused():
@@ -167,7 +188,7 @@ def test_a_neighbour_at_an_edge_does_not_shine_over_the_opposite_one(name, row):
     size = 2 * round(8.0 / survey.pixel_scale / 2)
     seed = row_seeds(1, name, "agreement", 200)[row : row + 1]
     kind = torch.tensor([KINDS.index("elliptical") if row % 4 == 3 else LENS])
-    scene = snapped(draw_scenes(seed, kind, SMOOTH, survey, size), survey.pixel_scale / 8)
+    scene = snapped(draw_scenes(seed, kind, SMOOTH, survey, size), survey.pixel_scale / 4)
     image, arcs, _ = render(scene, survey, size, 6)
-    peer, peer_arcs = lenstronomy.render(scene, survey, size, 8)
-    assert (image - arcs - peer + peer_arcs).abs().max() < 5e-4 * peer.max()
+    peer, peer_arcs = lenstronomy.render(scene, survey, size, 4)
+    assert (image - arcs - peer + peer_arcs).abs().max() < 1e-3 * peer.max()
