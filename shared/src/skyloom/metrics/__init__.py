@@ -44,7 +44,8 @@ if TYPE_CHECKING:
         survey_purity,
     )
     from skyloom.metrics.proportions import clopper_pearson, proportion, wilson
-    from skyloom.metrics.ranking import Ranking, ranking_scores
+    from skyloom.metrics.ranking import Ranking
+    from skyloom.metrics.summary import ranking_scores
     from skyloom.metrics.regression import explained_variance, nmad, regression_scores
     from skyloom.metrics.strata import Stratum, stratified_recall
     from skyloom.metrics.two_sample import c2st
@@ -58,7 +59,8 @@ _HOME = {
     **dict.fromkeys(("BudgetCurve", "Prevalence", "budget_curve", "expected_candidates", "purity"), "prevalence"),
     **dict.fromkeys(("survey_candidates", "survey_purity"), "prevalence"),
     **dict.fromkeys(("clopper_pearson", "proportion", "wilson"), "proportions"),
-    **dict.fromkeys(("Ranking", "ranking_scores"), "ranking"),
+    "Ranking": "ranking",
+    "ranking_scores": "summary",
     **dict.fromkeys(("Stratum", "stratified_recall"), "strata"),
     **dict.fromkeys(("crps", "energy_score", "posterior_scores", "sharpness"), "posterior"),
     **dict.fromkeys(("spread_against_error", "standardised_error"), "posterior"),

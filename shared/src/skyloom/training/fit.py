@@ -21,6 +21,7 @@ from skyloom.run.files import write_whole
 from skyloom.run.seeds import derive
 from skyloom.training import checkpoints
 from skyloom.training.averaging import Average
+from skyloom.training.compiling import compiled
 from skyloom.training.loading import load
 from skyloom.training.order import Order
 from skyloom.training.profiling import Profiler
@@ -95,7 +96,7 @@ class Fit:
         self.wrapped, self.optimizer = self.fabric.setup(cast(nn.Module, task), optimizer(task))
         self.wrapped.mark_forward_method("losses")
         self.parameters = list(self.task.parameters())
-        self.losses = self._compiled() if trainer.compile else self.wrapped.losses
+        self.losses = compiled(self.wrapped.losses) if trainer.compile else self.wrapped.losses
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average = Average(cast(nn.Module, task), trainer.ema_decay) if trainer.ema_decay else None
         self.progress = Progress()
@@ -442,7 +443,7 @@ class Fit:
         if weights is not None:
             self.task.load_state_dict(weights)
 
-    # ---------------------------------------------------------------- compilation, profile
+    # ---------------------------------------------------------------- profile
 
     @contextmanager
     def _profiled(self) -> Iterator[None]:
@@ -452,21 +453,3 @@ class Fit:
             return
         with Profiler(self.run.directory / "profile", steps) as self.profiler:
             yield
-
-    def _compiled(self) -> Callable[[Batch], dict[str, Tensor]]:
-        """The compiled losses; the first failure to compile falls back to the plain ones, with a warning."""
-        plain = self.wrapped.losses
-        compiled = torch.compile(plain)
-        state = {"losses": compiled}
-
-        def losses(batch: Batch) -> dict[str, Tensor]:
-            if state["losses"] is plain:
-                return plain(batch)
-            try:
-                return compiled(batch)
-            except Exception as error:  # the compiler raises many kinds
-                warnings.warn(f"torch.compile failed ({type(error).__name__}); going on without it.", stacklevel=2)
-                state["losses"] = plain
-                return plain(batch)
-
-        return losses
