@@ -231,8 +231,8 @@ def main() -> None:
         rows,
         "At equal accuracy against an answer supersampled 10 times: the first rows, with the targets, set us beside each peer "
         "where its error comes nearest ours. The others are what users often run, at the errors stated.\n\n"
-        f"LSST, {len(FWHM)} bands of {SIZE} x {SIZE} pixels with PSF, Poisson and read noise; one thread, CPU seconds, {ROUNDS} "
-        f"rounds interleaved. Ours: {ms:.2f} ms a cutout ({1e3 / ms:.0f} per second and core), {COUNT} at once, and everything "
+        f"LSST, {len(FWHM)} bands of {SIZE} x {SIZE} pixels with PSF, Poisson and read noise; one thread, CPU seconds, "
+        f"{ROUNDS} rounds interleaved. Ours: {ms:.2f} ms a cutout ({1e3 / ms:.0f} per second and core), {COUNT} at once, and everything "
         "that training needs included: drawing the scene, variance map, lensed light alone, its signal-to-noise. On a GPU the "
         "rate has not been measured.\n\n"
         "Errors: the largest deviation in any pixel in units of the peak, median over scenes, from lenstronomy on pixels ten "
@@ -240,8 +240,8 @@ def main() -> None:
         "own answer with sixteen rays on a side (`tests/lensfind/test_simulate.py`). caustics and lenstronomy get the same "
         "scenes at the median seeing; deeplenstronomy draws its own.\n\n"
         f"What bounds ours: {cells:.0f} rays through cell centres and {fine:.0f} finer ones a cutout, about 35 operations each "
-        f"of 4 bytes, unfused: {(cells + fine) * 35 * 1e-6:.2f} million operations and {(cells + fine) * 35 * 12 * 1e-6:.1f} MB "
-        "moved through the cache; besides one forward and six inverse transforms of 90 x 90, some twelve passes over three "
+        f"of 4 bytes, unfused: {(cells + fine) * 35 * 1e-6:.2f} million operations and {(cells + fine) * 35 * 12 * 1e-6:.1f} "
+        "MB moved through the cache; besides one forward and six inverse transforms of 90 x 90, some twelve passes over three "
         "complex planes of 90 x 46, and some thirty passes over the pixels for the noise. Memory is bounded by 32 cutouts at a "
         "time.",
     )
