@@ -227,7 +227,7 @@ def _mosaic(axes: Any, rows: dict[str, np.ndarray], predictions: Arrays, about: 
             axis.imshow(pictures[k], origin="lower", interpolation="nearest")
             for spine in axis.spines.values():
                 spine.set(visible=True, color="#1a9850" if lens else "#d73027", linewidth=1.6)
-            kind = about["kinds"][int(predictions["kind"][chosen[k]])]
+            kind = about["kinds"][int(predictions["kind"][chosen[k]])].replace("_", "-")
             axis.set_title(f"{predictions['logit'][chosen[k]]:+.1f}", fontsize=6, pad=2)
             axis.set_xlabel(kind, fontsize=6, labelpad=1)
         line[0].set_ylabel(name, fontsize=7)
