@@ -233,7 +233,7 @@ def main() -> None:
         "where its error comes nearest ours. The others are what users often run, at the errors stated.\n\n"
         f"LSST, {len(FWHM)} bands of {SIZE} x {SIZE} pixels with PSF, Poisson and read noise; one thread, CPU seconds, "
         f"{ROUNDS} rounds interleaved. Ours: {ms:.2f} ms a cutout ({1e3 / ms:.0f} per second and core), {COUNT} at once, "
-        "and everything that training needs included: drawing the scene, variance map, lensed light alone, its signal-to-noise. "
+        "and everything that training needs included: drawing the scene, variance map, lensed light, its signal-to-noise. "
         "On a GPU the rate has not been measured.\n\n"
         "Errors: the largest deviation in any pixel in units of the peak, median over scenes, from lenstronomy on pixels ten "
         "times finer, which itself is off by some 1e-3 at the cusps of lens galaxies (n = 3 to 5): ours is within 1e-4 of its "
