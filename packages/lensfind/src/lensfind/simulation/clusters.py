@@ -263,8 +263,8 @@ def member_light(cluster: Cluster, survey: Survey, size: int) -> Tensor:
         total += flux[k][:, None, None] * plane.sersic(**one)[0]
     galaxies = plane.image(total * plane.transfer(survey.column("psf_fwhm"), survey.moffat_beta))
     x, y = pixel_grid(size, survey.pixel_scale, 1)
-    shape = [columns[name][_ICL] for name in ("r_e", "n", "q", "angle")]
-    between = sersic(x, y, torch.ones(()), *shape, cell=survey.pixel_scale) * survey.pixel_scale**2
+    r_e, n, q, angle = (columns[name][_ICL] for name in ("r_e", "n", "q", "angle"))
+    between = sersic(x, y, torch.ones(()), r_e, n, q, angle, survey.pixel_scale) * survey.pixel_scale**2
     return galaxies + flux[_ICL][:, None, None] * between
 
 
