@@ -68,11 +68,15 @@ def _scale(cards: dict[str, Any], path: Path) -> float:
     return pixel_scale(WCS(header))
 
 
-def source(input: Path, size: int = 128, pixel_scale: float = 0.05) -> Source:
+_Systems = dict[str, dict[str, tuple[Path, dict[str, Any]]]]
+
+
+def _systems(input: Path) -> _Systems:
+    """{name of a system: {band: (file, its cards)}}."""
     files = sorted([*input.glob("*.fits"), *input.glob("*.fit")])
     if not files:
         raise DataError(f"{input}: there is no FITS file in it.")
-    systems: dict[str, dict[str, tuple[Path, dict[str, Any]]]] = {}
+    systems: _Systems = {}
     for path in files:
         cards = _headers(path)
         stem = path.stem.rpartition("_")[0] or path.stem
@@ -83,15 +87,26 @@ def source(input: Path, size: int = 128, pixel_scale: float = 0.05) -> Source:
         if band in systems.setdefault(name, {}):
             raise DataError(f"{path}: {name} has a second image in {band}, beside {systems[name][band][0].name}.")
         systems[name][band] = (path, cards)
+    return systems
+
+
+def _in_nanojansky(path: Path, cards: dict[str, Any]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Image in nJy and variance in nJy^2; counts are taken over the exposure time."""
+    plane, spread = _planes(path)
+    factor = to_nanojansky(1.0, zero_point_of(cards, "hst"))
+    if str(cards.get("BUNIT", "")).strip().upper() in ("ELECTRONS", "COUNTS") and float(cards.get("EXPTIME", 0)) > 0:
+        factor /= float(cards["EXPTIME"])
+    return plane * factor, None if spread is None else spread * factor**2
+
+
+def source(input: Path, size: int = 128, pixel_scale: float = 0.05) -> Source:
+    systems = _systems(input)
     names = sorted(systems)
     bands = sorted({band for system in systems.values() for band in system}, key=lambda b: (WAVELENGTHS.get(b, 1e9), b))
 
     def card(name: str, *keys: str) -> float:
-        for _, cards in systems[name].values():
-            for key in keys:
-                if cards.get(key) not in _UNKNOWN:
-                    return float(cards[key])
-        return float("nan")
+        found = (cards[key] for _, cards in systems[name].values() for key in keys if cards.get(key) not in _UNKNOWN)
+        return float(next(found, "nan"))
 
     table = pd.DataFrame({"object_id": names, "group_id": names})
     table["label"], table["label_source"], table["label_confidence"] = 1, "obs:castles", 1.0
@@ -106,21 +121,13 @@ def source(input: Path, size: int = 128, pixel_scale: float = 0.05) -> Source:
         image = np.full((len(bands), size, size), np.nan, dtype=np.float32)
         variance = np.full_like(image, np.nan)
         for band, (path, cards) in systems[names[k]].items():
-            plane, spread = _planes(path)
-            if str(cards.get("BUNIT", "")).strip().upper() in ("ELECTRONS", "COUNTS") and float(cards.get("EXPTIME", 0)) > 0:
-                plane = plane / float(cards["EXPTIME"])
-                spread = None if spread is None else spread / float(cards["EXPTIME"]) ** 2
-            factor = to_nanojansky(1.0, zero_point_of(cards, "hst"))
+            plane, spread = _in_nanojansky(path, cards)
             scale, index = _scale(cards, path), bands.index(band)
-            for out, values, power in (
-                (image, plane * factor, 1),
-                (variance, None if spread is None else spread * factor**2, 2),
-            ):
+            same = abs(scale / pixel_scale - 1) < 0.01
+            for out, values, power in ((image, plane, 1), (variance, spread, 2)):
                 if values is not None:
-                    same = abs(scale / pixel_scale - 1) < 0.01
-                    out[index] = (
-                        squared(values[None], size) if same else on_grid(values[None], scale, pixel_scale, size, power)
-                    )[0]
+                    laid = squared(values[None], size) if same else on_grid(values[None], scale, pixel_scale, size, power)
+                    out[index] = laid[0]
         return Found(image, variance if np.isfinite(variance).any() else None)
 
     note = (
