@@ -37,9 +37,9 @@ def test_figures_show_the_saved_predictions(run, tmp_path):
     metric = run.result["metrics"]
     assert seen.size == len(predictions["final"])
     assert shown["families seen in training"]["predicted"].mean() == pytest.approx(metric["test/mae"]["value"], rel=1e-4)
-    depth = crossing_depth(predictions, about, tmp_path / "depth.png", bins=4)
+    depth = crossing_depth(predictions, tmp_path / "depth.png", bins=4)
     assert bool((np.diff(depth["ratio"]) > 0).all())
-    drawn = changes(predictions, about, tmp_path / "changes.png")
+    drawn = changes(predictions, tmp_path / "changes.png")
     truth = predictions["final"][:, 0, 0, 3] - predictions["initial"][:, 0, 0, 3]
     np.testing.assert_array_equal(drawn["truth"], truth)
 

@@ -260,15 +260,15 @@ def test_inspect_matches_train_loss(run):
 
 def test_plotters_empty_and_nonempty(run, tmp_path):
     p, about = read_columns(run.directory / "predictions" / "test.parquet")
-    assert (per_species(p, about, tmp_path / "species.png")["predicted"][..., 0] > 0).all()
+    assert (per_species(p, tmp_path / "species.png")["predicted"][..., 0] > 0).all()
     shown = calibration(p, about, tmp_path / "calibration.png")
     assert all((np.diff(part["covered"]) >= 0).all() for part in shown.values())
-    assert max(part.max() for part in flux_factors(p, about, tmp_path / "factors.png").values()) <= 1
-    row = sky_maps(p, about, tmp_path / "sky.png")
+    assert max(part.max() for part in flux_factors(p, tmp_path / "factors.png").values()) <= 1
+    row = sky_maps(p, tmp_path / "sky.png")
     assert 0 <= row < len(p["final"])
     assert len(list(tmp_path.glob("*.png"))) == 4
     only = {name: value[:1] for name, value in p.items()}
-    assert list(crossing_depth(only, about, tmp_path / "one.png")["ratio"]) == [p["smaller"][0] / p["larger"][0]]
+    assert list(crossing_depth(only, tmp_path / "one.png")["ratio"]) == [p["smaller"][0] / p["larger"][0]]
     assert len(error_distributions(only, about, tmp_path / "one.png")) == 1
 
 

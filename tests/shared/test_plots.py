@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyloom.plots import PALETTE, Curve, Figure, draw_bands, draw_learning_curves, learning_curves, panels, save, style
+from skyloom.plots import (
+    PALETTE,
+    Curve,
+    Figure,
+    draw_bands,
+    draw_learning_curves,
+    labelled,
+    learning_curves,
+    panels,
+    save,
+    style,
+)
 from skyloom.plots.curves import band, smoothed
 
 
@@ -80,6 +91,24 @@ def test_saving_is_whole_and_repeatable(tmp_path, suffix):
         save(figure, first)
     assert first.read_bytes() == second.read_bytes(), "a failed save must keep the old file"
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"a.{suffix}", f"b.{suffix}"]
+
+
+def test_synthetic_data_are_called_so_once_and_below_everything_drawn(tmp_path):
+    with style():
+        figure, axes = panels(1, 2)
+        axes[1].set_xlabel("a label as long as the panel is wide, more or less, in metres")
+        save(figure, tmp_path / "plain.png")
+        assert not figure.texts
+        with labelled(synthetic=True):
+            save(figure, tmp_path / "a.png")
+            save(figure, tmp_path / "a.pdf")
+        save(figure, tmp_path / "b.png")
+    [text] = figure.texts
+    assert text.get_text() == "synthetic data"
+    words, drawn = text.get_window_extent(), [axis.get_tightbbox() for axis in axes]
+    assert words.y1 < min(box.y0 for box in drawn)
+    assert 0 <= words.x0 < words.x1 <= figure.bbox.x1
+    assert words.y0 >= 0
 
 
 def test_a_figure_is_a_column_wide_and_sharp(tmp_path):

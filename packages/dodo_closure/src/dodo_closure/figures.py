@@ -25,12 +25,12 @@ def draw(predictions: Arrays, about: dict[str, Any], directory: Path) -> list[Fi
     note = f" Synthetic states; their truth is of tier {about['tier'].upper()}: {about['truth']}." if about["synthetic"] else ""
     families = " and ".join(about["families"])
     error_distributions(predictions, about, directory / "errors.png")
-    crossing_depth(predictions, about, directory / "crossing_depth.png")
-    per_species(predictions, about, directory / "species.png")
-    changes(predictions, about, directory / "changes.png")
+    crossing_depth(predictions, directory / "crossing_depth.png")
+    per_species(predictions, directory / "species.png")
+    changes(predictions, directory / "changes.png")
     calibration(predictions, about, directory / "calibration.png")
-    flux_factors(predictions, about, directory / "flux_factors.png")
-    row = sky_maps(predictions, about, directory / "sky.png")
+    flux_factors(predictions, directory / "flux_factors.png")
+    row = sky_maps(predictions, directory / "sky.png")
     return [
         Figure(
             directory / "errors.png",
@@ -103,15 +103,13 @@ def error_distributions(p: Arrays, about: dict[str, Any], path: Path) -> dict[st
                 drawn[title][column] = error
             axis.set(xscale="log", xlabel="mean |F − F$_{true}$| / N of a state", title=f"{title}: {rows.sum()}")
             axis.set_ylim(0, 1)
-            if about["synthetic"]:
-                axis.text(0.03, 0.95, "synthetic", transform=axis.transAxes, va="top", fontsize=7, color="0.4")
         axes[0, 0].set_ylabel("share of states below")
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         save(figure, path)
     return drawn
 
 
-def crossing_depth(p: Arrays, about: dict[str, Any], path: Path, bins: int = 8) -> dict[str, np.ndarray]:
+def crossing_depth(p: Arrays, path: Path, bins: int = 8) -> dict[str, np.ndarray]:
     """Median error and quartiles against I_< / I_> in equally filled bins, and the skill; returns centres, medians, skill."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -139,8 +137,8 @@ def crossing_depth(p: Arrays, about: dict[str, Any], path: Path, bins: int = 8) 
         drawn["skill"] = 1 - mean["predicted"] / mean["box"]
         right.axhline(0, color=_CLOSURES["box"][1], linestyle="--", label="Box3D")
         axis.set(xscale="log", yscale="log", xlabel=r"depth of the crossing  $I_</I_>$")
-        axis.set_ylabel("mean |F − F$_{true}$| / N" + _synthetic(about))
-        right.set(xscale="log", xlabel=r"depth of the crossing  $I_</I_>$", ylabel="skill over Box3D" + _synthetic(about))
+        axis.set_ylabel("mean |F − F$_{true}$| / N")
+        right.set(xscale="log", xlabel=r"depth of the crossing  $I_</I_>$", ylabel="skill over Box3D")
         right.set_ylim(min(-0.1, float(drawn["skill"].min()) - 0.05), 1)
         for each in (axis, right):
             each.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -151,11 +149,7 @@ def crossing_depth(p: Arrays, about: dict[str, Any], path: Path, bins: int = 8) 
     return drawn
 
 
-def _synthetic(about: dict[str, Any]) -> str:
-    return " (synthetic)" if about["synthetic"] else ""
-
-
-def per_species(p: Arrays, about: dict[str, Any], path: Path, resamples: int = 200) -> dict[str, np.ndarray]:
+def per_species(p: Arrays, path: Path, resamples: int = 200) -> dict[str, np.ndarray]:
     """Mean error of density and flux per species with bootstrap intervals; returns [2 kinds, 4 species, 3] per closure."""
     rows = p["set"] == 0
     rng = np.random.default_rng(0)
@@ -178,14 +172,14 @@ def per_species(p: Arrays, about: dict[str, Any], path: Path, resamples: int = 2
             drawn[column] = np.stack(found)
         for axis, name in zip(axes, ("mean |n − n$_{true}$| / N", "mean |F$^i$ − F$^i_{true}$| / N"), strict=True):
             axis.set_xticks(range(4), _SPECIES)
-            axis.set_ylabel(name + _synthetic(about))
+            axis.set_ylabel(name)
             axis.grid(axis="x", visible=False)
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         save(figure, path)
     return drawn
 
 
-def changes(p: Arrays, about: dict[str, Any], path: Path) -> dict[str, np.ndarray]:
+def changes(p: Arrays, path: Path) -> dict[str, np.ndarray]:
     """True against predicted change of n_e, and the distribution of flux errors; returns what is plotted."""
     truth = p["final"][:, 0, 0] - p["initial"][:, 0, 0]
     closures = {name: _CLOSURES[name] for name in ("box", "predicted")}
@@ -200,12 +194,12 @@ def changes(p: Arrays, about: dict[str, Any], path: Path) -> dict[str, np.ndarra
             errors[column] = np.linalg.norm((change - truth)[:, :3], axis=1)
             drawn[column], drawn[f"{column} flux error"] = change[:, 3], errors[column]
         left.plot(ends, ends, color="0.3", linewidth=0.8)
-        left.set(xlabel="true Δn$_e$ / N" + _synthetic(about), ylabel="predicted Δn$_e$ / N")
+        left.set(xlabel="true Δn$_e$ / N", ylabel="predicted Δn$_e$ / N")
         left.legend(loc="upper left", markerscale=2.5)
         edges = np.linspace(0, np.quantile(np.concatenate(list(errors.values())), 0.98), 40)
         for column, (label, colour, _) in closures.items():
             right.hist(errors[column].clip(max=edges[-1]), edges, histtype="step", color=colour, label=label, linewidth=1.3)
-        right.set(xlabel="|ΔF$_e$ − ΔF$_{e,true}$| / N" + f"{_synthetic(about)}; last bin: the rest", ylabel="states per bin")
+        right.set(xlabel="|ΔF$_e$ − ΔF$_{e,true}$| / N" + "; last bin: the rest", ylabel="states per bin")
         right.locator_params(axis="x", nbins=5)
         right.legend(loc="upper right")
         save(figure, path)
@@ -235,16 +229,14 @@ def calibration(p: Arrays, about: dict[str, Any], path: Path, bins: int = 8) -> 
         ends = np.array([min(d["expected"].min() for d in drawn.values()), max(d["expected"].max() for d in drawn.values())])
         right.plot(ends, ends * norm.expect(np.abs) / unit, color="0.3", linewidth=0.8)
         left.axvline(1, color="0.7", linewidth=0.8)
-        left.set(xlabel="k error bars", ylabel="share of components within" + _synthetic(about), ylim=(0, 1))
-        right.set(
-            xscale="log", yscale="log", xlabel="mean error bar of a state / N", ylabel="its mean error / N" + _synthetic(about)
-        )
+        left.set(xlabel="k error bars", ylabel="share of components within", ylim=(0, 1))
+        right.set(xscale="log", yscale="log", xlabel="mean error bar of a state / N", ylabel="its mean error / N")
         left.legend(loc="lower right")
         save(figure, path)
     return drawn
 
 
-def flux_factors(p: Arrays, about: dict[str, Any], path: Path) -> dict[str, np.ndarray]:
+def flux_factors(p: Arrays, path: Path) -> dict[str, np.ndarray]:
     """Histograms of flux factors; returns them per column."""
     columns = {"initial": ("initial", "0.55"), "final": ("truth", "#000000"), "box": _CLOSURES["box"][:2]}
     columns["predicted"] = _CLOSURES["predicted"][:2]
@@ -259,7 +251,7 @@ def flux_factors(p: Arrays, about: dict[str, Any], path: Path) -> dict[str, np.n
                 factor = np.linalg.norm(F[:, :3], axis=1) / n
                 axis.hist(factor, edges, histtype="step", color=colour, label=label, linewidth=1.2)
                 drawn[f"{column} {name}"] = factor
-            axis.set(xlabel=f"flux factor, {name}{_synthetic(about)}", ylabel="four-fluxes per bin", xlim=(0, 1))
+            axis.set(xlabel=f"flux factor, {name}", ylabel="four-fluxes per bin", xlim=(0, 1))
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
         save(figure, path)
     return drawn

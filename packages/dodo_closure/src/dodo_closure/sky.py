@@ -22,7 +22,7 @@ def _excess(F: np.ndarray, frame: Any, directions: np.ndarray) -> np.ndarray:
     return (value[0] - value[1]) - (value[2] - value[3])
 
 
-def sky_maps(p: dict[str, np.ndarray], about: dict[str, Any], path: Path, row: int | None = None) -> int:
+def sky_maps(p: dict[str, np.ndarray], path: Path, row: int | None = None) -> int:
     """Mollweide maps of G of one test state, before, Box3D, predicted, true; returns the row: that of median Box3D error."""
     import torch
 
@@ -47,7 +47,7 @@ def sky_maps(p: dict[str, np.ndarray], about: dict[str, Any], path: Path, row: i
             )
             if maps[column].min() < 0 < maps[column].max():
                 axis.contour(longitude, latitude, maps[column], [0.0], colors="black", linewidths=1.0)
-            axis.set_title(title + (" (synthetic)" if about["synthetic"] else ""))
+            axis.set_title(title)
             axis.set_xticklabels([])
             axis.set_yticklabels([])
             axis.grid(alpha=0.4)

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     )
     from skyloom.metrics.proportions import clopper_pearson, proportion, wilson
     from skyloom.metrics.ranking import Ranking
-    from skyloom.metrics.summary import ranking_scores
     from skyloom.metrics.regression import explained_variance, nmad, regression_scores
     from skyloom.metrics.strata import Stratum, stratified_recall
+    from skyloom.metrics.summary import ranking_scores
     from skyloom.metrics.two_sample import c2st
 
 _HOME = {

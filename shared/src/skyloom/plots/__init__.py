@@ -19,7 +19,7 @@ from skyloom.plots.curves import (
     smoothed,
 )
 from skyloom.plots.scores import draw_budget, draw_labelling_curves, draw_reliability, draw_risk_coverage, draw_roc
-from skyloom.plots.style import COLUMN, PAGE, PALETTE, Figure, panels, save, style
+from skyloom.plots.style import COLUMN, PAGE, PALETTE, Figure, labelled, panels, save, style
 
 __all__ = [
     "COLUMN",
@@ -37,6 +37,7 @@ __all__ = [
     "draw_reliability",
     "draw_risk_coverage",
     "draw_roc",
+    "labelled",
     "learning_curves",
     "panels",
     "save",

@@ -7,6 +7,7 @@ grey print as well; yellow is left out because lines of it vanish on white.
 import contextlib
 import sys
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from skyloom.run.files import write_whole
 if TYPE_CHECKING:
     import matplotlib.figure
 
-__all__ = ["COLUMN", "PAGE", "PALETTE", "Figure", "panels", "save", "style"]
+__all__ = ["COLUMN", "PAGE", "PALETTE", "Figure", "labelled", "panels", "save", "style"]
 
 COLUMN = 3.5  # inches: one column of a two-column journal page (89 mm)
 PAGE = 7.2  # inches: both columns (183 mm)
@@ -107,14 +108,41 @@ def panels(
     return figure, figure.subplots(rows, columns, **options)
 
 
+_SYNTHETIC: ContextVar[bool] = ContextVar("synthetic", default=False)
+
+
+@contextlib.contextmanager
+def labelled(synthetic: bool) -> Iterator[None]:
+    """Figures saved inside this block say in a corner that their data are synthetic, if they are: nobody has to think of it."""
+    before = _SYNTHETIC.set(synthetic)
+    try:
+        yield
+    finally:
+        _SYNTHETIC.reset(before)
+
+
+def _label(figure: "matplotlib.figure.Figure") -> None:
+    """The words, once, under a drawing that makes room for them where its layout can."""
+    if any(text.get_gid() == "synthetic" for text in figure.texts):
+        return
+    width, height = figure.get_size_inches()
+    room = 0.12 / height
+    engine = figure.get_layout_engine()
+    if engine is not None and "rect" in engine.get():
+        engine.set(rect=(0, room, 1, 1 - room))
+    figure.text(1 - 0.04 / width, 0.3 * room, "synthetic data", ha="right", fontsize=5.5, color="0.5", gid="synthetic")
+
+
 def save(figure: "matplotlib.figure.Figure", path: str | Path) -> Path:
     """Write a figure whole or not at all; the ending of `path` (png, svg, pdf) chooses the format.
 
-    The bytes depend on the drawing alone: no date is written into them.
+    Inside `labelled(True)` it says that its data are synthetic. No date is written: the bytes depend on the drawing alone.
     """
     path = Path(path)
     import matplotlib
 
+    if _SYNTHETIC.get():
+        _label(figure)
     undated = {".png": {"Software": None}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
     with write_whole(path) as whole, matplotlib.rc_context({"svg.hashsalt": "skyloom"}):
         figure.savefig(whole, metadata=undated)

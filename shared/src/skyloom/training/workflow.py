@@ -13,6 +13,7 @@ from lightning_fabric import Fabric
 from skyloom.data import Data
 from skyloom.data.tables import write_columns
 from skyloom.metrics import Estimate, bootstrap
+from skyloom.plots import labelled
 from skyloom.run import Run
 from skyloom.run.files import write_json
 from skyloom.run.seeds import numpy_generator
@@ -84,7 +85,8 @@ def draw_figures(evaluation: Draw, predictions: dict[str, np.ndarray], about: di
     """The package's figures and their captions, drawn anew."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    figures = evaluation(predictions, about, folder)
+    with labelled(bool(about.get("synthetic"))):
+        figures = evaluation(predictions, about, folder)
     listed = [{"file": Path(f.path).name, "title": f.title, "caption": f.caption} for f in figures]
     write_json(folder / "figures.json", listed)
 

@@ -94,6 +94,7 @@ def explain(run: Run, n: int = 6, steps: int = 10, output: str | None = None) ->
     """
     from lensfind.evaluate import figures
     from skyloom.data.tables import read_columns
+    from skyloom.plots import labelled
     from skyloom.training.saved import load_task
 
     finder, about = load_task(run)
@@ -124,7 +125,8 @@ def explain(run: Run, n: int = 6, steps: int = 10, output: str | None = None) ->
         report[name] = {"deletion_area": _area(curves[name]), "correlation_with_randomised": float(torch.stack(pairs).mean())}
     report["random order"] = {"deletion_area": _area(curves["random order"])}
     write_json(folder / "explain.json", {"synthetic": True, "rows": rows.tolist(), **report})
-    _draw(folder / "explain.png", batch["image"].numpy(), drawn, curves, about)
+    with labelled(synthetic=True):
+        _draw(folder / "explain.png", batch["image"].numpy(), drawn, curves, about)
     areas = {f"{name}, deletion area": round(values["deletion_area"], 3) for name, values in report.items()}
     return {**areas, "written": f"{folder}: explain.png, explain.json"}
 
@@ -141,7 +143,7 @@ def _draw(path: Path, images: np.ndarray, maps: dict[str, Tensor], curves: dict[
             axes[0, k].imshow(pictures[k], origin="lower", interpolation="nearest")
             for line, values in enumerate(maps.values(), start=1):
                 axes[line, k].imshow(values[k].numpy(), origin="lower", cmap="magma", interpolation="nearest")
-        for line, name in enumerate(["synthetic", *maps]):
+        for line, name in enumerate(["image", *maps]):
             axes[line, 0].set_ylabel(name, fontsize=7)
         for axis in axes[:, :-2].flat:
             axis.set(xticks=[], yticks=[])
