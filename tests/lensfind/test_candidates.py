@@ -104,6 +104,14 @@ def test_the_files_of_a_test_split(run, small):
     assert done["candidates"] == 8
 
 
+def test_an_empty_list_says_how_far_the_best_is_from_the_purity(run, small):
+    done = candidates(run, purity=0.9999)
+    assert done["candidates"] == 0 and 0 < done["highest probability"] < 0.9999
+    page = (run.directory / "candidates" / "candidates.html").read_text()
+    assert f"the highest probability in test.parquet is {done['highest probability']:.2f}" in page
+    assert "nan" not in page
+
+
 def test_scored_tables_with_positions_give_regions_and_leave_out_known_lenses(run, small, tmp_path):
     n = 5
     scored = {

@@ -111,12 +111,16 @@ def candidates(
         write_text(folder / "candidates.reg", regions(table, radius))
         written.append("candidates.reg")
     pictures = _pictures(run, path, columns, chosen.rows, about)
-    write_text(folder / "candidates.html", page(run, table, pictures, chosen, path))
+    best = np.max(columns["probability"], initial=-np.inf, where=np.isfinite(columns["probability"]))
+    write_text(folder / "candidates.html", page(run, table, pictures, chosen, path, best))
+    expected = {
+        "expected lenses": f"{chosen.expected_lenses:.1f} ± {chosen.spread:.1f}",
+        "expected purity": round(chosen.expected_purity, 4),
+    }
     return {
         "candidates": len(chosen.rows),
         "duplicates left out": chosen.duplicates,
-        "expected lenses": f"{chosen.expected_lenses:.1f} ± {chosen.spread:.1f}",
-        "expected purity": round(chosen.expected_purity, 4),
+        **(expected if len(chosen.rows) else {"highest probability": round(float(best), 4)}),
         "written": f"{folder}: {', '.join([*written, 'candidates.html'])}",
     }
 
@@ -194,8 +198,8 @@ def _pictures(run: Run, path: Path, columns: Arrays, rows: np.ndarray, about: di
     return figures.pngs(np.nan_to_num(images), known)
 
 
-def page(run: Run, table: Arrays, pictures: list[bytes] | None, chosen: Shortlist, path: Path) -> str:
-    """One self-contained page: a card per candidate."""
+def page(run: Run, table: Arrays, pictures: list[bytes] | None, chosen: Shortlist, path: Path, best: float) -> str:
+    """One self-contained page: a card per candidate; if there is none, the `best` probability that was found."""
     import base64
 
     shown = [name for name in ("probability", "score", "conformal", "flags", "known_lens") if name in table]
@@ -218,6 +222,8 @@ def page(run: Run, table: Arrays, pictures: list[bytes] | None, chosen: Shortlis
     head = (
         f"{note}{len(chosen.rows)} candidates from {html.escape(path.name)}; expected lenses {chosen.expected_lenses:.1f} ± "
         f"{chosen.spread:.1f}, expected purity {chosen.expected_purity:.2f}; {chosen.duplicates} duplicates left out."
+        if len(chosen.rows)
+        else f"{note}No candidates: the highest probability in {html.escape(path.name)} is {best:.2f}; ask for less purity."
     )
     return _PAGE.format(title=html.escape(f"Candidates of {run.id}"), head=head, cards="\n".join(cards))
 
