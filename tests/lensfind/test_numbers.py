@@ -44,6 +44,14 @@ def test_seeds_share_a_row_and_other_sizes_do_not_count(folder):
     assert rows[0].values("test/auroc").tolist() == pytest.approx([0.9, 0.91])
 
 
+def test_a_word_with_spaces_stays_one(tmp_path):
+    lens = np.arange(40) % 4 == 0
+    make(tmp_path, "good", 0, lens * 1.0, lens, words="'task.conditions={seeing: [1.0, 0.1]}'")
+    (row,) = numbers.gather(tmp_path)
+    assert row.words == ("task.conditions={seeing: [1.0, 0.1]}",)
+    assert row.command == "make train pkg=lensfind +experiment=good 'task.conditions={seeing: [1.0, 0.1]}'"
+
+
 def test_pairs_are_of_the_same_rows(folder):
     rows = numbers.gather(folder)
     table = numbers.pairs(rows, [("good", "poor"), ("good", "absent")]).splitlines()

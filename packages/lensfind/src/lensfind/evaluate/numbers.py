@@ -8,6 +8,7 @@ Every finished run at laptop size counts; runs that differ in their seed alone s
 
 import json
 import math
+import shlex
 import sys
 import time
 from collections import defaultdict
@@ -45,7 +46,7 @@ class Row:
     @property
     def command(self) -> str:
         seeds = ",".join(str(run.config["seed"]) for run in self.runs)
-        extra = "".join(f" {word}" for word in self.words)
+        extra = "".join(f" {shlex.quote(word)}" for word in self.words)
         several = f" seed={seeds}" if len(self.runs) > 1 or seeds != "0" else ""
         return f"make {'sweep' if len(self.runs) > 1 else 'train'} pkg=lensfind +experiment={self.experiment}{extra}{several}"
 
@@ -84,7 +85,7 @@ def gather(folder: Path, scale: str = "laptop") -> list[Row]:
 def _words(run: Run) -> list[str]:
     """What was typed, less verb and package."""
     typed = run.provenance.get("command") or []
-    words = typed.split() if isinstance(typed, str) else list(typed)
+    words = shlex.split(typed) if isinstance(typed, str) else list(typed)
     return [word for word in words if "=" in word and not word.startswith(("pkg=", "run="))]
 
 
