@@ -15,12 +15,12 @@ export SKYLOOM_OVERRIDES = $(MAKEOVERRIDES)
 export OMP_NUM_THREADS ?= 1
 
 LAUNCHED := train analyse evaluate predict report export sweep runs ls config rerun new bench \
-            prepare look select candidates explain golden extract similar explore
+            prepare look select candidates explain golden inspect embed compare extract similar explore
 .PHONY: help setup $(LAUNCHED) test test-all test-gpu lint format docs wheels clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@grep -hE '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## */|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@awk '/^[a-z][a-z-]*:.*## / {name = $$0; sub(/:.*/, "", name); sub(/.*## */, ""); printf "  make %-10s %s\n", name, $$0}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## the environment in .venv; extras=bench adds the peers of `make bench`, extras=all everything
 ifneq ($(extras),)
@@ -46,6 +46,9 @@ predict: $(STAMP)  ## apply a run's best weights to new data: run=… input=<fil
 select: $(STAMP)   ## what to label next, chosen by a run: run=… [n=…]
 candidates: $(STAMP) ## ranked, de-duplicated finds of a run: run=…
 explain: $(STAMP)  ## where a finder looks, tested by deletion: run=…
+inspect: $(STAMP)  ## a checkpoint on a split: loss terms, flux factors, worst rows: run=…
+embed: $(STAMP)    ## embeddings of a run's own maps, for the second pipeline: run=…
+compare: $(STAMP)  ## a run beside an ensemble of perceptrons, and what either leans on: run=…
 extract: $(STAMP)  ## embeddings of images by a network: pkg=… network=… images=… output=…
 similar: $(STAMP)  ## what is like these objects: run=… objects=[…]
 explore: $(STAMP)  ## the interactive page of a run: run=…
