@@ -15,7 +15,8 @@ from embeddings.machine.threads import threads_for, use_threads
 from embeddings.objects.folds import grouped_folds
 from embeddings.objects.properties import property_named
 from embeddings.probes.encoded import Encoded, Probing
-from embeddings.samples.prepared import Prepared, prepare
+from embeddings.samples.prepared import prepare
+from embeddings.samples.question import Table
 from embeddings.samples.sample import Sample
 from skyloom.errors import DataError
 from skyloom.run import Run
@@ -23,7 +24,9 @@ from skyloom.training.progress import said
 
 __all__ = ["analyse"]
 
-Table = list[dict[str, Any]]
+_TABLES = (
+    "probes", "partial", "labels", "similarities", "differences", "joint", "retrieval", "axes", "dimensions", "nearest",
+)  # fmt: skip
 
 
 def analyse(
@@ -59,75 +62,30 @@ def analyse(
     how = probes or Probing()
     numbers = float(len(data) * max((e.shape[1] for e in data.embeddings), default=0))
     with use_threads(threads_for(threads, numbers)):
-        return _analyse(
-            run,
-            data,
-            evaluation,
-            trackers,
-            seed,
-            components,
-            min_objects,
-            how,
-            comparison,
-            maps,
-            finding,
-            page_objects,
-            memory_limit,
-        )
-
-
-def _analyse(
-    run: Run,
-    data: Sample,
-    evaluation: Callable[..., list[Any]] | None,
-    trackers: Any,
-    seed: int,
-    components: int,
-    min_objects: int,
-    how: Probing,
-    comparison: Comparing | None,
-    maps: Mapping2D | None,
-    finding: Finding | None,
-    page_objects: int,
-    memory_limit: float | None,
-) -> dict[str, float]:
-    _begin(run, data)
-    properties, skipped = _enough(data, min_objects)
-    _fits_into_memory(data, len(properties), how, memory_limit)
-    fold = grouped_folds(data.groups, how.folds, seed)
-    columns: dict[str, np.ndarray] = {**data.ids, "group": data.groups, "fold": fold, **data.text}
-    columns |= {f"truth.{name}": data.properties[name] for name in data.properties}
-    columns |= {f"class.{kind}": labels for kind, labels in data.classes.items()}
-    prepared = prepare(data, components)
-    about = _about(data, properties, skipped, prepared)
-    encoded = Encoded()
-    for step, p in enumerate(prepared.values()):
-        own = {name: v for name, v in properties.items() if (np.isfinite(v) & p.present).sum() >= min_objects}
-        columns[f"pca.{p.name}"] = p.coordinates(min(10, p.reduced.shape[1]))
-        if own:
-            encoded.add(data, p, own, fold, how, seed)
-            run.append({"step": step, f"probe/mean_r2/{p.name}": encoded.mean_r2[p.name][0]})
-        said(f"probes of {p.name}: done ({step + 1} of {len(prepared)})")
-    columns |= encoded.columns
-    about |= {"mean_r2": encoded.mean_r2, "probes": encoded.probes, "partial": encoded.partial, "labels": encoded.labels,
-              "classes": encoded.classes, "dimensions": encoded.dimensions}  # fmt: skip
-    compared, found = Compared(), Found()
-    if comparison is not None:
-        compared.add_all(data, prepared, columns, properties, fold, comparison, seed)
-        said("comparison: done")
-    about |= {k: v for k, v in vars(compared).items() if k != "columns"}
-    if finding is not None:
-        found.add_all(data, prepared, fold, finding, seed)
-        said("outliers and neighbours: done")
-    about |= {"agreement": found.agreement, "nearest": found.nearest, "listed": found.listed}
-    columns |= compared.columns | found.columns
-    drawn = map_all(data, prepared, maps, columns)
-    about |= {"maps": drawn, "axes": axes(data, columns, list(data.properties), drawn)}
-    _write(run, data, columns, about, evaluation, page_objects, seed)
-    _keep(run, data, encoded.readouts)
-    if trackers is not None and encoded.probes:
-        trackers.table("probes", list(encoded.probes[0]), [list(row.values()) for row in encoded.probes])
-    return _metrics(about)
+        _begin(run, data)
+        properties, skipped = _enough(data, min_objects)
+        _fits_into_memory(data, len(properties), how, memory_limit)
+        asked = data, prepare(data, components), grouped_folds(data.groups, how.folds, seed)
+        encoded = Encoded(*asked, how, seed)
+        compared = Compared(*asked, comparison or Comparing(), seed)
+        found = Found(*asked, finding or Finding(), seed)
+        _ask_each(run, encoded, properties, min_objects)
+        columns = _columns(encoded)
+        if comparison is not None:
+            compared.ask(properties, columns)
+            said("comparison: done")
+        if finding is not None:
+            found.ask()
+            said("outliers and neighbours: done")
+        columns |= compared.columns | found.columns
+        about = _about(encoded, properties, skipped) | compared.tables | found.tables
+        about["maps"] = map_all(data, encoded.prepared, maps, columns)
+        about["axes"] = axes(data, columns, list(data.properties), about["maps"])
+        _write(run, data, columns, about, evaluation, page_objects, seed)
+        _keep(run, data, encoded.readouts)
+        if trackers is not None and about["probes"]:
+            trackers.table("probes", list(about["probes"][0]), [list(row.values()) for row in about["probes"]])
+        return _metrics(about)
 
 
 # ------------------------------------------------------------------------------------------------------------------- steps
@@ -176,8 +134,28 @@ def _enough(data: Sample, at_least: int) -> tuple[dict[str, np.ndarray], list[st
     return kept, [name for name in data.properties if name not in kept]
 
 
-def _about(data: Sample, properties: Mapping[str, Any], skipped: list[str], prepared: Mapping[str, Prepared]) -> dict[str, Any]:
-    labels = {n: property_named(n) for n in [*properties, *skipped]}
+def _ask_each(run: Run, encoded: Encoded, properties: Mapping[str, np.ndarray], at_least: int) -> None:
+    for step, p in enumerate(encoded.prepared.values()):
+        own = {name: v for name, v in properties.items() if (np.isfinite(v) & p.present).sum() >= at_least}
+        if own:
+            encoded.ask(p, own)
+            run.append({"step": step, f"probe/mean_r2/{p.name}": encoded.mean_r2[p.name][0]})
+        said(f"probes of {p.name}: done ({step + 1} of {len(encoded.prepared)})")
+
+
+def _columns(encoded: Encoded) -> dict[str, np.ndarray]:
+    """Of every object: what it is called, what is true of it, and what the probes predict."""
+    data = encoded.data
+    columns: dict[str, np.ndarray] = {**data.ids, "group": data.groups, "fold": encoded.fold, **data.text}
+    columns |= {f"truth.{name}": data.properties[name] for name in data.properties}
+    columns |= {f"class.{kind}": labels for kind, labels in data.classes.items()}
+    for name, p in encoded.prepared.items():
+        columns[f"pca.{name}"] = p.coordinates(min(10, p.reduced.shape[1]))
+    return columns | encoded.columns
+
+
+def _about(encoded: Encoded, properties: Mapping[str, Any], skipped: list[str]) -> dict[str, Any]:
+    data, labels = encoded.data, {n: property_named(n) for n in [*properties, *skipped]}
     return {
         "synthetic": data.synthetic,
         "degraded": list(data.degraded),
@@ -189,8 +167,10 @@ def _about(data: Sample, properties: Mapping[str, Any], skipped: list[str], prep
         "objects": len(data),
         "cells": len(np.unique(data.groups)),
         "skipped": skipped,
-        "explained": {name: p.explained[:10].tolist() for name, p in prepared.items()},
-        "dimension": {name: int(p.embedding.shape[1]) for name, p in prepared.items()},
+        "explained": {name: p.explained[:10].tolist() for name, p in encoded.prepared.items()},
+        "dimension": {name: int(p.embedding.shape[1]) for name, p in encoded.prepared.items()},
+        "mean_r2": encoded.mean_r2,
+        **encoded.tables,
     }
 
 
@@ -212,18 +192,7 @@ def _write(
     _write_outliers(run.directory / "outliers.csv", listed, columns)
     about["outliers"] = [row for row in listed if row["rank"] <= 20]
     write_columns(folder / "test.parquet", columns, about)
-    for name in (
-        "probes",
-        "partial",
-        "labels",
-        "similarities",
-        "differences",
-        "joint",
-        "retrieval",
-        "axes",
-        "dimensions",
-        "nearest",
-    ):
+    for name in _TABLES:
         if about[name]:
             write_columns(folder / f"{name}.parquet", _by_column(about[name]), {"synthetic": data.synthetic})
     if evaluation is not None:

@@ -2,19 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from embeddings.finding.maps import Map, draw_map
 from embeddings.probes.legacy import axis_correlation, null_level, rotation_free_correlation
 from embeddings.samples.prepared import Prepared
+from embeddings.samples.question import Table
 from embeddings.samples.sample import Sample
 from skyloom.training.progress import said
 
 __all__ = ["Mapping2D", "axes", "map_all"]
-
-Table = list[dict[str, Any]]
 
 
 @dataclass(frozen=True)

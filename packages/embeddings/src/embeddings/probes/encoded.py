@@ -14,13 +14,12 @@ from embeddings.probes.labels import learning_curve
 from embeddings.probes.legacy import null_level, ranked
 from embeddings.probes.ridge import cross_validated_ridge
 from embeddings.samples.prepared import Prepared
-from embeddings.samples.sample import Embedding, Sample
+from embeddings.samples.question import Question
+from embeddings.samples.sample import Embedding
 from skyloom.errors import DataError
-from skyloom.run.seeds import numpy_generator
 
 __all__ = ["Encoded", "Probing"]
 
-Table = list[dict[str, Any]]
 Properties = Mapping[str, np.ndarray]
 
 
@@ -51,78 +50,73 @@ class Probing:
 
 
 @dataclass
-class Encoded:
-    """Tables (lists of rows), held-out predictions, and the linear fits of every embedding."""
+class Encoded(Question):
+    """Besides tables and held-out predictions: the linear fits of every embedding."""
 
-    probes: Table = field(default_factory=list)
-    partial: Table = field(default_factory=list)
-    labels: Table = field(default_factory=list)
-    classes: Table = field(default_factory=list)
-    dimensions: Table = field(default_factory=list)
+    how: Probing
     mean_r2: dict[str, list[float]] = field(default_factory=dict)
-    columns: dict[str, np.ndarray] = field(default_factory=dict)
     readouts: dict[str, tuple[list[str], np.ndarray, np.ndarray]] = field(default_factory=dict)
+    TABLES = ("probes", "partial", "labels", "classes", "dimensions")
 
-    def add(self, data: Sample, p: Prepared, properties: Properties, fold: np.ndarray, how: Probing, seed: int) -> None:
+    def ask(self, p: Prepared, properties: Properties) -> None:
         """Ask one embedding everything."""
         names = list(properties)
         y = np.stack([properties[name] for name in names], axis=1)
-        self._linear(data, p, names, y, fold, how, seed)
-        self._neighbours(p, properties, data.groups, how, seed)
-        self._others(p, names, y, data.groups, how, seed)
-        self._partial(data, p, names, y, fold, how, seed)
-        self._labels(p, names, y, fold, how, seed)
-        self._classes(data, p, fold, how, seed)
-        self._dimensions(p, names, y, seed)
+        self._linear(p, names, y)
+        self._neighbours(p, properties)
+        self._others(p, names, y)
+        self._partial(p, names, y)
+        self._labels(p, names, y)
+        self._classes(p)
+        self._dimensions(p, names, y)
 
-    def _linear(
-        self, data: Sample, p: Prepared, names: list[str], y: np.ndarray, fold: np.ndarray, how: Probing, seed: int
-    ) -> None:
+    def _linear(self, p: Prepared, names: list[str], y: np.ndarray) -> None:
         e = p.embedding
-        both = np.hstack([y, *shuffled(y, e.present, how.shuffles, seed)])
-        fit = cross_validated_ridge(e, both, fold, e.present, standardise=e.standardise)
+        both = np.hstack([y, *shuffled(y, e.present, self.how.shuffles, self.seed)])
+        fit = cross_validated_ridge(e, both, self.fold, e.present, standardise=e.standardise)
         pairs = {str(t): (both[:, t], fit.predictions[:, t]) for t in range(both.shape[1])}
-        physical = [str(t) for t, name in enumerate(names) if name not in how.nuisances]
+        physical = [str(t) for t, name in enumerate(names) if name not in self.how.nuisances]
         means = {"all": physical or [str(t) for t in range(len(names))]}
-        scores = held_out_scores(pairs, data.groups, means=means, resamples=how.resamples, seed=seed)
+        scores = held_out_scores(pairs, self.data.groups, means=means, resamples=self.how.resamples, seed=self.seed)
         for t, name in enumerate(names):
-            null = [float(scores[f"r2/{t + len(names) * (copy + 1)}"]) for copy in range(how.shuffles)]
+            null = [float(scores[f"r2/{t + len(names) * (copy + 1)}"]) for copy in range(self.how.shuffles)]
             row = _row(e, "ridge", name, scores[f"r2/{t}"], scores[f"mae/{t}"], int((np.isfinite(y[:, t]) & e.present).sum()))
             row |= {"null_r2": max(null, key=abs, default=np.nan), "linear_r2": row["r2"]}
-            row |= {"known_r2": data.known.r2.get(e.name, {}).get(name, np.nan)}
+            row |= {"known_r2": self.data.known.r2.get(e.name, {}).get(name, np.nan)}
             if name == "redshift":
-                z = redshift_scores(y[:, t], fit.predictions[:, t], data.groups, how.resamples, seed)
+                z = redshift_scores(y[:, t], fit.predictions[:, t], self.data.groups, self.how.resamples, self.seed)
                 row |= {f"{k}{end}": v for k, one in z.items() for end, v in _with_interval(one).items()}
-            self.probes.append(row)
+            self.tables["probes"].append(row)
             self.columns[f"ridge.{e.name}.{name}"] = fit.predictions[:, t]
         mean = scores["mean/all"]
         self.mean_r2[e.name] = [float(mean), mean.low, mean.high]
         self.readouts[e.name] = (names, fit.weights[:, : len(names)], fit.intercepts[: len(names)])
 
-    def _neighbours(self, p: Prepared, properties: Properties, groups: np.ndarray, how: Probing, seed: int) -> None:
+    def _neighbours(self, p: Prepared, properties: Properties) -> None:
         e = p.embedding
-        there = _at_most(np.flatnonzero(e.present), how.knn_objects, seed, "knn objects")
+        there = self.some(np.flatnonzero(e.present), self.how.knn_objects, "knn objects")
         found = probe(
-            e[there], {name: v[there] for name, v in properties.items()}, groups[there], "knn",
-            neighbours=how.neighbours, folds=how.folds, shuffles=1, resamples=how.resamples, seed=seed,
+            e[there], {name: v[there] for name, v in properties.items()}, self.data.groups[there], "knn",
+            neighbours=self.how.neighbours, folds=self.how.folds, shuffles=1, resamples=self.how.resamples, seed=self.seed,
         )  # fmt: skip
         for name in properties:
             row = _row(e, "knn", name, found.r2[name], found.mae[name], found.objects[name])
-            self.probes.append(row | {"null_r2": found.null_r2[name], "known_r2": np.nan, "linear_r2": np.nan})
+            self.tables["probes"].append(row | {"null_r2": found.null_r2[name], "known_r2": np.nan, "linear_r2": np.nan})
 
-    def _others(self, p: Prepared, names: list[str], y: np.ndarray, groups: np.ndarray, how: Probing, seed: int) -> None:
+    def _others(self, p: Prepared, names: list[str], y: np.ndarray) -> None:
         """Probes that are not linear, and a linear one on the same objects, components and folds to set beside them."""
-        e = p.embedding
+        e, how = p.embedding, self.how
         if not how.other:
             return
-        there = _at_most(np.flatnonzero(e.present), how.other_objects, seed, "other objects")
+        there = self.some(np.flatnonzero(e.present), how.other_objects, "other objects")
         enough = [t for t in range(len(names)) if np.isfinite(y[there, t]).sum() >= 60 and np.nanstd(y[there, t]) > 0]
         if not enough:
             return
         vectors = p.matrix(there)
         values = {names[t]: y[there, t] for t in enough}
         try:
-            alike: dict[str, Any] = {"groups": groups[there], "folds": 3, "resamples": how.resamples, "seed": seed}
+            alike: dict[str, Any] = {"folds": 3, "resamples": how.resamples, "seed": self.seed}
+            alike |= {"groups": self.data.groups[there]}
             linear = probe(vectors, values, kind="ridge", shuffles=0, **alike)
             fewer = dict(list(values.items())[: how.tree_properties])
             found = {
@@ -141,76 +135,71 @@ class Encoded:
             for name in one.r2:
                 row = _row(e, kind, name, one.r2[name], one.mae[name], one.objects[name])
                 more = {"null_r2": one.null_r2[name], "known_r2": np.nan, "linear_r2": float(linear.r2[name])}
-                self.probes.append(row | more)
+                self.tables["probes"].append(row | more)
 
-    def _partial(
-        self, data: Sample, p: Prepared, names: list[str], y: np.ndarray, fold: np.ndarray, how: Probing, seed: int
-    ) -> None:
+    def _partial(self, p: Prepared, names: list[str], y: np.ndarray) -> None:
         e = p.embedding
-        known = [data.properties[n] for n in how.nuisances if n in data.properties]
+        known = [self.data.properties[n] for n in self.how.nuisances if n in self.data.properties]
         known = [v for v in known if np.isfinite(v[e.present]).mean() > 0.5]
-        asked = [t for t, name in enumerate(names) if name not in how.nuisances]
+        asked = [t for t, name in enumerate(names) if name not in self.how.nuisances]
         if not known or not asked:
             return
         try:
-            left, predicted = partial_predictions(e, y[:, asked], smooth_functions(known), fold, e.present, e.standardise)
+            left, predicted = partial_predictions(e, y[:, asked], smooth_functions(known), self.fold, e.present, e.standardise)
         except DataError:
             return
         empty = nothing_left(left, y[:, asked])
         pairs = {names[t]: (left[:, k], predicted[:, k]) for k, t in enumerate(asked) if not empty[k]}
-        scores = held_out_scores(pairs, data.groups, resamples=how.resamples, seed=seed) if pairs else {}
+        scores = held_out_scores(pairs, self.data.groups, resamples=self.how.resamples, seed=self.seed) if pairs else {}
         for k, t in enumerate(asked):
             name = names[t]
             value, low, high = 0.0, 0.0, 0.0
             if not empty[k]:
                 r2 = scores[f"r2/{name}"]
                 value, low, high = float(r2), r2.low, r2.high
-            closed = data.known.partial_r2.get(e.name, {}).get(name, np.nan)
-            self.partial.append(
+            closed = self.data.known.partial_r2.get(e.name, {}).get(name, np.nan)
+            self.tables["partial"].append(
                 {"embedding": e.name, "property": name, "partial_r2": value, "low": low, "high": high, "known": closed,
                  "left": float(np.nanvar(left[:, k]) / np.nanvar(y[:, t])) if not empty[k] else 0.0}
             )  # fmt: skip
 
-    def _labels(self, p: Prepared, names: list[str], y: np.ndarray, fold: np.ndarray, how: Probing, seed: int) -> None:
-        counts = list(how.label_counts)
+    def _labels(self, p: Prepared, names: list[str], y: np.ndarray) -> None:
+        counts = list(self.how.label_counts)
         if not counts:
             return
-        scores = learning_curve(p.reduced, y, fold, p.present, counts, how.label_draws, seed=seed)
+        scores = learning_curve(p.reduced, y, self.fold, p.present, counts, self.how.label_draws, seed=self.seed)
         for c, count in enumerate(counts):
             for t, name in enumerate(names):
                 draws = scores[c, :, t][np.isfinite(scores[c, :, t])]
                 if len(draws):
                     row = {"embedding": p.name, "property": name, "labels": count, "r2": float(draws.mean())}
-                    self.labels.append(row | {"r2_low": float(draws.min()), "r2_high": float(draws.max())})
+                    self.tables["labels"].append(row | {"r2_low": float(draws.min()), "r2_high": float(draws.max())})
 
-    def _classes(self, data: Sample, p: Prepared, fold: np.ndarray, how: Probing, seed: int) -> None:
-        for kind, labels in data.classes.items():
-            there = _at_most(np.flatnonzero(p.present & (labels != "")), how.class_objects, seed, "class objects")
+    def _classes(self, p: Prepared) -> None:
+        for kind, labels in self.data.classes.items():
+            there = self.some(np.flatnonzero(p.present & (labels != "")), self.how.class_objects, "class objects")
             if not len(there):
                 continue
             everyone = np.ones(len(there), dtype=bool)
             found = separate(
-                p.matrix(there), labels[there], fold[there], data.groups[there], everyone, resamples=how.resamples, seed=seed
-            )
+                p.matrix(there), labels[there], self.fold[there], self.data.groups[there], everyone,
+                resamples=self.how.resamples, seed=self.seed,
+            )  # fmt: skip
             if found is not None:
                 row = {"embedding": p.name, "kind": kind, **vars(found), "confusion": found.confusion.tolist()}
-                self.classes.append(row)
+                self.tables["classes"].append(row)
 
-    def _dimensions(self, p: Prepared, names: list[str], y: np.ndarray, seed: int, most: int = 5000) -> None:
+    def _dimensions(self, p: Prepared, names: list[str], y: np.ndarray, most: int = 5000) -> None:
         """The largest rank correlation over single dimensions, with what noise reaches."""
         e = p.embedding
         kept: dict[bytes, np.ndarray] = {}  # properties with the same gaps share the ranks of the dimensions
         for t, name in enumerate(names):
-            rows = _at_most(np.flatnonzero(e.present & np.isfinite(y[:, t])), most, seed, "ranked objects")
+            rows = self.some(np.flatnonzero(e.present & np.isfinite(y[:, t])), most, "ranked objects")
             if rows.tobytes() not in kept:
                 kept = {rows.tobytes(): ranked(np.asarray(e[rows], dtype=np.float32))}
             value = float(np.abs(kept[rows.tobytes()].T @ ranked(y[rows, t])).max())
             row = {"embedding": e.name, "property": name, "rho": value, "null": null_level(e.shape[1], len(rows))}
-            self.dimensions.append(row)
-
-
-def _at_most(rows: np.ndarray, count: int, seed: int, why: str) -> np.ndarray:
-    return rows if len(rows) <= count else np.sort(numpy_generator(seed, why).choice(rows, count, replace=False))
+            self.tables["dimensions"].append(row)
 
 
 def _with_interval(one: Any) -> dict[str, float]:
