@@ -17,8 +17,9 @@ from lensfind.data import Store, fresh, stored
 from lensfind.data.leakage import leakage
 from lensfind.data.manifest import read_manifest, write_manifest
 from lensfind.data.synthetic import compose, images_of
+from lensfind.data.synthetic_source import simulated_source
 from lensfind.look import look
-from lensfind.prepare import prepare, simulated_source
+from lensfind.prepare import prepare
 from lensfind.simulation.population import Population
 from skyloom.errors import ConfigError, DataError
 
@@ -68,9 +69,9 @@ def test_it_trains_with_the_prior_that_it_was_drawn_with(prepared):
 
 
 def test_an_interrupted_call_goes_on_and_ends_with_the_same_bytes(prepared, lsst, tmp_path, monkeypatch):
-    from lensfind import prepare as module
+    from lensfind.data.writing import Writer
 
-    whole, count = module._Writer.write, []
+    whole, count = Writer.write, []
 
     def failing(self, number):
         count.append(number)
@@ -79,7 +80,7 @@ def test_an_interrupted_call_goes_on_and_ends_with_the_same_bytes(prepared, lsst
         return whole(self, number)
 
     arguments = {"survey": lsst, "n": 100, "output": tmp_path / "again", "rows_per_part": 32, "processes": 1, "variance": True}
-    monkeypatch.setattr(module._Writer, "write", failing)
+    monkeypatch.setattr(Writer, "write", failing)
     with pytest.raises(KeyboardInterrupt):
         prepare(**arguments)
     assert not (tmp_path / "again" / "dataset.json").exists()  # an unfinished one cannot be opened

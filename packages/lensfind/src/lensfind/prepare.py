@@ -1,255 +1,31 @@
 """Write a data set to disk: synthetic scenes, or what a converter reads. Part by part, in parallel, resumable.
 
-    make prepare pkg=lensfind survey=lsst n=20000
-    make prepare pkg=lensfind data=bologna1 input=<folder>
-
-A part is a file of cutouts and, written after it, the rows that it holds; a call that finds them goes on with what is missing.
+make prepare pkg=lensfind survey=lsst n=20000
+make prepare pkg=lensfind data=bologna1 input=<folder>
 """
 
 import hashlib
 import json
-import multiprocessing
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from lensfind.data.converters import Found, Source, open_source
 from lensfind.data.known_lenses import mark_known, read_lenscat
 from lensfind.data.leakage import leakage
-from lensfind.data.manifest import completed, known, problems
+from lensfind.data.manifest import known, problems
 from lensfind.data.splits import SPLITS, assign_splits
-from lensfind.data.storage import ABOUT, ENDINGS, Store, finish_store, write_part
+from lensfind.data.storage import ABOUT, ENDINGS, Store, finish_store
+from lensfind.data.writing import Recipe, Writer, claim, collected, written
 from lensfind.simulation.population import Population
 from lensfind.survey import Survey
 from skyloom.errors import ConfigError, DataError
-from skyloom.run.files import read_json, write_json, write_whole
+from skyloom.run.files import read_json
 from skyloom.training.progress import Bar, said
 
-__all__ = ["prepare", "simulated_source"]
-
-RECIPE = "recipe.json"
-
-
-def simulated_source(
-    survey: Survey,
-    n: int,
-    population: Population | None = None,
-    size: int | None = None,
-    seed: int = 0,
-    class_prior: float = 0.1,
-    labelled_share: float = 0.2,
-    oversample: int = 4,
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
-) -> Source:
-    """`n` synthetic scenes as a source: the rows that `lensfind.simulated` would draw for splits of these sizes."""
-    import torch
-
-    from lensfind.data.synthetic import compose, enough
-    from lensfind.simulation.population import KINDS, LENS
-    from lensfind.simulation.simulator import RECIPE, simulate
-
-    population = population or Population()
-    size = size or enough(survey, population)
-    counts = [round(n * share) for share in fractions[1:]]
-    sizes = dict(zip(SPLITS, [n - sum(counts), *counts], strict=True))
-    if min(sizes.values()) < 2:
-        raise ConfigError(f"n={n} cutouts are too few for three splits: take at least 20.")
-    drawn = {split: compose(seed, split, rows, labelled_share, class_prior, population) for split, rows in sizes.items()}
-    kinds = torch.cat([part.kinds for part in drawn.values()]).numpy()
-    seeds = torch.cat([part.seeds for part in drawn.values()])
-    splits = np.repeat(list(drawn), [len(part) for part in drawn.values()])
-    names = [f"sim-{survey.name}-{split}-{row:06d}" for split, part in drawn.items() for row in range(len(part))]
-    table = pd.DataFrame({"object_id": names, "label": (kinds == LENS).astype(int), "split": splits, "sky_group_id": names})
-    table["label_source"], table["label_confidence"] = "sim:lensfind", 1.0
-    table["kind"], table["seed"] = np.array(KINDS)[kinds], seeds.numpy()
-    table["labelled"] = torch.cat([part.labelled for part in drawn.values()]).numpy()
-    table["survey"], table["pixel_scale"], table["bands"] = survey.name, survey.pixel_scale, ",".join(survey.bands)
-    table["zero_point"] = 31.4
-    about = {
-        "bands": list(survey.bands), "size": size, "unit": "nJy", "synthetic": True, "survey": survey.to_json(),
-        "population": population.to_json(), "oversample": oversample, "simulator": RECIPE, "license": "simulated",
-        "masked": False, "class_prior": class_prior,
-    }  # fmt: skip
-
-    width = float(survey.column("psf_fwhm").mean())
-
-    def read_many(rows: np.ndarray) -> list[Found]:
-        columns = simulate(seeds[rows], torch.from_numpy(kinds[rows]), survey, population, size, oversample)
-        arrays = {name: values.numpy() for name, values in columns.items() if name not in ("kind", "seed")}
-        image, variance = arrays.pop("image"), arrays.pop("variance")
-        for ours, name in (("q", "axis_ratio"), ("lens_radius", "half_light_radius")):
-            if ours in arrays:
-                arrays[name] = arrays.pop(ours)
-        if "seeing" in arrays:  # the simulator's is a factor on the survey's, the manifest's is in arcsec
-            arrays["psf_fwhm"] = arrays["seeing"] = arrays["seeing"] * width
-        return [
-            Found(image[k], variance[k], {name: values[k].item() for name, values in arrays.items() if values.ndim == 1})
-            for k in range(len(rows))
-        ]
-
-    return _Batched(table, about, lambda k: read_many(np.array([k]))[0], read_many=read_many)
-
-
-@dataclass
-class _Batched(Source):
-    """A source that reads many objects at once."""
-
-    read_many: Any = None
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """All that a data set depends on, so that a worker process can open the same source."""
-
-    source: str
-    input: str | None
-    options: dict[str, Any]
-    simulation: dict[str, Any] | None
-    storage: str
-    rows_per_part: int
-    variance: bool
-
-    def open(self) -> Source:
-        if self.simulation is None:
-            return open_source(self.source, self.input, **self.options)
-        s = dict(self.simulation)
-        survey, population = Survey.from_json(s.pop("survey")), Population(**s.pop("population"))
-        return simulated_source(survey, population=population, **s)
-
-    def to_json(self) -> dict[str, Any]:
-        return json.loads(json.dumps(self.__dict__, sort_keys=True))
-
-
-@dataclass
-class _Writer:
-    """Writes parts of a source into a directory."""
-
-    recipe: _Recipe
-    source: Source
-    directory: Path
-
-    def part(self, number: int) -> tuple[Path, Path]:
-        path = self.directory / f"cutouts-{number:05d}{ENDINGS[self.recipe.storage]}"
-        return path, path.with_suffix(".rows.json")
-
-    def parts(self) -> int:
-        return -(-len(self.source.table) // self.recipe.rows_per_part)
-
-    def write(self, number: int) -> int:
-        """Read and write one part; gives how many rows it was made from."""
-        per = self.recipe.rows_per_part
-        rows = np.arange(number * per, min((number + 1) * per, len(self.source.table)))
-        path, record = self.part(number)
-        found, skipped = self._read(rows)
-        table = pd.DataFrame()
-        if found:
-            table = self._table(found)
-            images = np.stack([item.image for _, item in found])
-            variances = [item.variance for _, item in found if item.variance is not None]
-            variance = np.stack(variances) if self.recipe.variance and len(variances) == len(found) else None
-            table = write_part(path, images, table, self.source.about, variance)
-        with write_whole(record) as temporary:
-            kept = json.loads(table.to_json(orient="records", double_precision=15)) if found else []
-            temporary.write_text(json.dumps({"rows": kept, "skipped": skipped, "of": len(rows)}))
-        return len(rows)
-
-    def _read(self, rows: np.ndarray) -> tuple[list[tuple[int, Found]], list[str]]:
-        if isinstance(self.source, _Batched):
-            chunks = [rows[k : k + 64] for k in range(0, len(rows), 64)]
-            return [
-                (int(row), item) for chunk in chunks for row, item in zip(chunk, self.source.read_many(chunk), strict=True)
-            ], []
-        found, skipped = [], []
-        shape = (len(self.source.about["bands"]), self.source.about["size"], self.source.about["size"])
-        for row in rows.tolist():
-            try:
-                item = self.source.read(row)
-                if item.image.shape != shape:
-                    raise DataError(f"the image is {list(item.image.shape)}, the data set {list(shape)}.")
-                if not np.isfinite(item.image).any():
-                    raise DataError("no pixel of the image is usable.")
-                found.append((row, item))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                skipped.append(f"{self.source.table['object_id'].iloc[row]}: {error}")
-        return found, skipped
-
-    def _table(self, found: list[tuple[int, Found]]) -> pd.DataFrame:
-        table = self.source.table.iloc[[row for row, _ in found]].reset_index(drop=True).copy()
-        for name in {name for _, item in found for name in item.row}:
-            table[name] = [item.row.get(name) for _, item in found]
-        table["quality"] = [float(np.isfinite(item.image).mean()) for _, item in found]
-        if "bands" not in table:
-            table["bands"] = ",".join(self.source.about["bands"])
-        return table
-
-
-_worker: list[_Writer] = []
-
-
-def _open_worker(recipe: _Recipe, directory: Path) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    _worker[:] = [_Writer(recipe, recipe.open(), directory)]
-
-
-def _write_in_worker(number: int) -> int:
-    return _worker[0].write(number)
-
-
-def _written(writer: _Writer, missing: list[int], processes: int) -> Iterator[int]:
-    """Rows of each part as it is done, in this process or in several."""
-    if processes <= 1 or len(missing) <= 1:
-        yield from map(writer.write, missing)
-        return
-    context = multiprocessing.get_context("spawn")
-    arguments = (writer.recipe, writer.directory)
-    with ProcessPoolExecutor(min(processes, len(missing)), context, _open_worker, arguments) as pool:
-        waiting = {pool.submit(_write_in_worker, number) for number in missing}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _claim(directory: Path, recipe: _Recipe) -> None:
-    """The directory is for this recipe alone: an unfinished one goes on, another one is left as it is."""
-    directory.mkdir(parents=True, exist_ok=True)
-    stated = directory / RECIPE
-    if stated.is_file():
-        if read_json(stated) != recipe.to_json():
-            raise ConfigError(
-                f"{directory} holds a data set of another recipe ({stated}): name another output=, or remove that directory."
-            )
-        return
-    if any(directory.iterdir()):
-        raise ConfigError(f"{directory} is not empty and no data set: name another output=.")
-    write_json(stated, recipe.to_json())
-
-
-def _collected(writer: _Writer, bad_limit: float) -> tuple[pd.DataFrame, list[str]]:
-    tables, skipped = [], []
-    for number in range(writer.parts()):
-        record = read_json(writer.part(number)[1])
-        skipped += record["skipped"]
-        if record["rows"]:
-            tables.append(completed(pd.DataFrame(record["rows"])))
-    total = len(writer.source.table)
-    if len(skipped) > bad_limit * total:
-        raise DataError(
-            f"{len(skipped)} of {total} objects could not be read, more than bad_limit={bad_limit:g} allows. The first:\n"
-            + "\n".join(skipped[:5])
-        )
-    return pd.concat(tables, ignore_index=True), skipped
+__all__ = ["prepare"]
 
 
 def prepare(
@@ -293,7 +69,7 @@ def prepare(
     elif size is not None:
         own["size"] = size
     where = None if input is None else str(Path(input).resolve())
-    recipe = _Recipe(source, where, own, simulation, storage, rows_per_part, variance)
+    recipe = Recipe(source, where, own, simulation, storage, rows_per_part, variance)
     name = f"prepared-{survey.name}" if source == "simulated" and survey is not None else source
     directory = Path(output) if output else Path(cache_dir) / "lensfind" / name
     opened = recipe.open()
@@ -302,14 +78,14 @@ def prepare(
         raise DataError(f"{source}: the table has {len(wrong)} mistakes:\n" + "\n".join(wrong[:10]))
     for note in opened.notes:
         said(f"{source}: {note}.")
-    _claim(directory, recipe)
-    writer = _Writer(recipe, opened, directory)
+    claim(directory, recipe)
+    writer = Writer(recipe, opened, directory)
     if not (directory / ABOUT).is_file():
         done = [number for number in range(writer.parts()) if writer.part(number)[1].is_file()]
         missing = sorted(set(range(writer.parts())) - set(done))
         begun = sum(read_json(writer.part(number)[1])["of"] for number in done)
         with Bar(f"preparing {directory.name}", len(opened.table), begun) as bar:
-            for rows in _written(writer, missing, _processes(processes)):
+            for rows in written(writer, missing, _processes(processes)):
                 bar.advance(rows)
         _finish(writer, bad_limit, known_lenses, match_radius, seed)
     else:
@@ -331,9 +107,9 @@ def _simulation(survey: Survey | None, population: Population | None, options: M
     return json.loads(json.dumps(stated))
 
 
-def _finish(writer: _Writer, bad_limit: float, known_lenses: Any, radius: float, seed: int) -> None:
+def _finish(writer: Writer, bad_limit: float, known_lenses: Any, radius: float, seed: int) -> None:
     directory = writer.directory
-    table, skipped = _collected(writer, bad_limit)
+    table, skipped = collected(writer, bad_limit)
     about = {**writer.source.about, "source": writer.recipe.source, "storage": writer.recipe.storage}
     if known_lenses is not None:
         table, listed = mark_known(table, read_lenscat(known_lenses), radius, promote=True)
