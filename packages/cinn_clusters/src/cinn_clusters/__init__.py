@@ -27,6 +27,7 @@ _HOME = {
     "MergerPosterior": "task",
 }
 _MODULES = (
+    "beside",
     "columns",
     "combined",
     "compare",
