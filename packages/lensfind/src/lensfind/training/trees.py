@@ -11,7 +11,6 @@ division.
 """
 
 import hashlib
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +24,11 @@ from torch import Tensor
 from lensfind.calibration.calibrating import calibration
 from lensfind.features import appearance as measuring
 from lensfind.features.appearance import features
+from lensfind.training.boosting import Loss, Settings, boosting
 from lensfind.training.task import Scored
 from skyloom.data import Batch, Data
 from skyloom.data.tables import write_columns
-from skyloom.errors import ConfigError, DataError, UserError
+from skyloom.errors import DataError, UserError
 from skyloom.metrics import Estimate
 from skyloom.run import Run
 from skyloom.run.seeds import numpy_generator
@@ -38,8 +38,6 @@ from skyloom.training.workflow import evaluate
 __all__ = ["TreeFinder", "measured", "posterior", "train"]
 
 _EPS = 1e-6
-Loss = Callable[[np.ndarray], float]
-"""Of the logits of the validation rows: lower is better, and stops the fit."""
 
 
 def posterior(g: np.ndarray, labelled: np.ndarray, prior: float) -> np.ndarray:
@@ -81,10 +79,8 @@ class TreeFinder(Scored):
         target: Literal["labelled", "lens"] = "labelled",
     ):
         super().__init__(float(about["class_prior"]))
-        if library not in ("lightgbm", "xgboost"):
-            raise ConfigError(f"trees are lightgbm or xgboost, not {library!r}.")
-        self.about, self.library, self.folds, self.patience, self.target = about, library, folds, patience, target
-        self.settings = {"trees": trees, "leaves": leaves, "rate": rate, "rows": rows, "columns": columns, "smallest": smallest}
+        self.about, self.library, self.folds, self.target = about, boosting(library), folds, target
+        self.settings = Settings(trees, leaves, rate, rows, columns, smallest, patience)
         self.register_buffer("model", torch.zeros(0, dtype=torch.uint8))
         self._booster: Any = None
 
@@ -97,7 +93,7 @@ class TreeFinder(Scored):
     # ---------------------------------------------------------------- a task
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        raise UserError("boosted trees have no gradient: workflow=lensfind_trees fits them.")
+        raise UserError("boosted trees have no gradient: +experiment=lightgbm_pu says which workflow fits them.")
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         columns = features(batch["image"].float().cpu(), self.about)
@@ -106,13 +102,13 @@ class TreeFinder(Scored):
 
     def logit(self, columns: dict[str, np.ndarray]) -> np.ndarray:
         table = np.stack(list(columns.values()), axis=1)
-        return np.asarray(_raw(self.library, self._loaded(), table), dtype=np.float64)
+        return np.asarray(self.library.logit(self._loaded(), table), dtype=np.float64)
 
     def _loaded(self) -> Any:
         if self._booster is None:
             if not len(self.model):
                 raise DataError("these trees are not fitted yet.")
-            self._booster = _from_text(self.library, bytes(self.model.cpu().numpy()))
+            self._booster = self.library.from_text(bytes(self.model.cpu().numpy()))
         return self._booster
 
     # ---------------------------------------------------------------- fitting
@@ -128,10 +124,10 @@ class TreeFinder(Scored):
         else:
             soft = posterior(self._out_of_fold(x, y, v, val_labels, seed), y, self.prior)
             booster = self._boosted(*_twice(x, y, soft, self.prior), v, _risk(val_labels, self.prior), seed)
-        text = _to_text(self.library, booster)
+        text = self.library.to_text(booster)
         self.model = torch.frombuffer(bytearray(text), dtype=torch.uint8).clone()
         self._booster = None
-        return dict(zip(train, _importance(self.library, booster, x.shape[1]), strict=True))
+        return dict(zip(train, self.library.importance(booster, x.shape[1]), strict=True))
 
     def _out_of_fold(self, x: np.ndarray, y: np.ndarray, v: np.ndarray, val_labels: np.ndarray, seed: int) -> np.ndarray:
         """P(labelled) of each row from trees that did not see it; folds hold P and U in the same proportion."""
@@ -142,12 +138,11 @@ class TreeFinder(Scored):
         for k in range(self.folds):
             held = fold == k
             booster = self._boosted(x[~held], y[~held], np.ones((~held).sum()), v, _log_loss(val_labels), seed)
-            g[held] = 1 / (1 + np.exp(-_raw(self.library, booster, x[held])))
+            g[held] = 1 / (1 + np.exp(-self.library.logit(booster, x[held])))
         return g
 
     def _boosted(self, x: np.ndarray, y: np.ndarray, weight: np.ndarray, v: np.ndarray, loss: Loss, seed: int) -> Any:
-        fit = _lightgbm if self.library == "lightgbm" else _xgboost
-        return fit(x, y, weight, v, loss, self.settings, self.patience, seed)
+        return self.library.fit(x, y, weight, v, loss, self.settings, seed)
 
 
 def _log_loss(labels: np.ndarray) -> Loss:
@@ -171,90 +166,6 @@ def _twice(x: np.ndarray, y: np.ndarray, soft: np.ndarray, prior: float) -> tupl
     weight = np.concatenate([np.full(y.sum(), 0.5 * share / y.sum()), as_lens, 1 - soft[u]])
     keep = weight > 1e-4
     return doubled[keep], labels[keep] > 0.5, weight[keep]
-
-
-# ---------------------------------------------------------------- the two libraries
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        raise UserError(f"{name} is not installed: pip install 'skyloom-lensfind[trees]' (or run `make setup`).") from None
-
-
-def _lightgbm(
-    x: np.ndarray, y: np.ndarray, weight: np.ndarray, v: np.ndarray, loss: Loss, settings: dict[str, Any], patience: int,
-    seed: int,
-) -> Any:  # fmt: skip
-    lightgbm = _library("lightgbm")
-    options = {
-        "objective": "binary", "metric": "none", "num_leaves": settings["leaves"], "learning_rate": settings["rate"],
-        "bagging_fraction": settings["rows"], "bagging_freq": 1, "feature_fraction": settings["columns"],
-        "min_data_in_leaf": settings["smallest"], "seed": seed % 2**31, "verbose": -1, "num_threads": torch.get_num_threads(),
-        "deterministic": True, "force_row_wise": True,
-    }  # fmt: skip
-    rows = lightgbm.Dataset(x, y.astype(float), weight=weight)
-    watched = [lightgbm.Dataset(v, np.zeros(len(v)), reference=rows)]
-    stop = [lightgbm.early_stopping(patience, verbose=False)]
-
-    def judged(p: np.ndarray, _: Any) -> tuple[str, float, bool]:
-        return "risk", loss(_logit(p)), False
-
-    return lightgbm.train(options, rows, settings["trees"], valid_sets=watched, feval=judged, callbacks=stop)
-
-
-def _xgboost(
-    x: np.ndarray, y: np.ndarray, weight: np.ndarray, v: np.ndarray, loss: Loss, settings: dict[str, Any], patience: int,
-    seed: int,
-) -> Any:  # fmt: skip
-    xgboost = _library("xgboost")
-    options = {
-        "objective": "binary:logistic", "disable_default_eval_metric": True, "tree_method": "hist", "eta": settings["rate"],
-        "max_leaves": settings["leaves"], "max_depth": 0, "grow_policy": "lossguide", "subsample": settings["rows"],
-        "colsample_bytree": settings["columns"], "min_child_weight": settings["smallest"] / 20, "seed": seed % 2**31,
-        "nthread": torch.get_num_threads(), "base_score": float(np.clip(np.average(y, weights=weight), 1e-6, 1 - 1e-6)),
-    }  # fmt: skip
-    watched = [(xgboost.DMatrix(v, np.zeros(len(v))), "val")]
-    return xgboost.train(
-        options, xgboost.DMatrix(x, y.astype(float), weight=weight), settings["trees"], evals=watched,
-        custom_metric=lambda p, _: ("risk", loss(_logit(p))), maximize=False, early_stopping_rounds=patience,
-        verbose_eval=False,
-    )  # fmt: skip
-
-
-def _logit(p: np.ndarray) -> np.ndarray:
-    p = np.clip(np.asarray(p, dtype=np.float64), 1e-9, 1 - 1e-9)
-    return np.log(p / (1 - p))
-
-
-def _raw(library: str, booster: Any, x: np.ndarray) -> np.ndarray:
-    """The logit of every row."""
-    if library == "lightgbm":
-        return booster.predict(x, raw_score=True, num_iteration=booster.best_iteration)
-    last = getattr(booster, "best_iteration", booster.num_boosted_rounds() - 1)
-    return booster.predict(_library("xgboost").DMatrix(x), output_margin=True, iteration_range=(0, last + 1))
-
-
-def _to_text(library: str, booster: Any) -> bytes:
-    if library == "lightgbm":
-        return booster.model_to_string(num_iteration=booster.best_iteration).encode()
-    return bytes(booster[: booster.best_iteration + 1].save_raw("json"))
-
-
-def _from_text(library: str, text: bytes) -> Any:
-    if library == "lightgbm":
-        return _library("lightgbm").Booster(model_str=text.decode())
-    booster = _library("xgboost").Booster()
-    booster.load_model(bytearray(text))
-    return booster
-
-
-def _importance(library: str, booster: Any, count: int) -> np.ndarray:
-    if library == "lightgbm":
-        return booster.feature_importance("gain")
-    gains = booster.get_score(importance_type="total_gain")
-    return np.array([gains.get(f"f{k}", 0.0) for k in range(count)])
 
 
 # ---------------------------------------------------------------- workflow
