@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lensfind.evaluate import numbers
+from lensfind.evaluate.rows import gather
 from skyloom.data.tables import write_columns
 from skyloom.errors import DataError
 from skyloom.run import Run
@@ -35,7 +36,7 @@ def folder(tmp_path):
 
 
 def test_seeds_share_a_row_and_other_sizes_do_not_count(folder):
-    rows = numbers.gather(folder)
+    rows = gather(folder)
     assert [(row.experiment, row.words, len(row.runs)) for row in rows] == [
         ("good", (), 2), ("good", ("task=other",), 1), ("poor", (), 2),
     ]  # fmt: skip
@@ -47,13 +48,13 @@ def test_seeds_share_a_row_and_other_sizes_do_not_count(folder):
 def test_a_word_with_spaces_stays_one(tmp_path):
     lens = np.arange(40) % 4 == 0
     make(tmp_path, "good", 0, lens * 1.0, lens, words="'task.conditions={seeing: [1.0, 0.1]}'")
-    (row,) = numbers.gather(tmp_path)
+    (row,) = gather(tmp_path)
     assert row.words == ("task.conditions={seeing: [1.0, 0.1]}",)
     assert row.command == "make train pkg=lensfind +experiment=good 'task.conditions={seeing: [1.0, 0.1]}'"
 
 
 def test_pairs_are_of_the_same_rows(folder):
-    rows = numbers.gather(folder)
+    rows = gather(folder)
     table = numbers.pairs(rows, [("good", "poor"), ("good", "absent")]).splitlines()
     assert len(table) == 2 + 2
     difference = float(table[2].split("|")[6])
@@ -61,7 +62,7 @@ def test_pairs_are_of_the_same_rows(folder):
     rng = np.random.default_rng(1)
     make(folder, "elsewhere", 0, rng.normal(size=50), rng.random(50) < 0.5)
     with pytest.raises(DataError, match="different rows"):
-        numbers.pairs(numbers.gather(folder), [("good", "elsewhere")])
+        numbers.pairs(gather(folder), [("good", "elsewhere")])
 
 
 def test_tables_land_between_their_markers_alone(folder, tmp_path, monkeypatch):
@@ -92,7 +93,7 @@ def test_large_runs_and_other_surveys_have_tables_of_their_own(folder):
     for survey in ("des", "lsst"):
         run = make(folder, "good", 0, rng.normal(2.0 * lens), lens, words=f"survey={survey}")
         run.write_json("across.json", {"auroc": {survey: interval}})
-    rows = numbers.gather(folder)
+    rows = gather(folder)
     assert "| `good` | 20000 | 100,000 | 11,000 | 0.7000 [0.6000, 0.8000] |" in numbers.large(rows)
     assert "0.650 [0.600, 0.700]" in numbers.large(rows)
     there = numbers.surveys(rows).splitlines()

@@ -8,17 +8,14 @@ Every finished run at laptop size counts; runs that differ in their seed alone s
 
 import json
 import math
-import shlex
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lensfind.evaluate.rows import Row, between, cost, gather, valued
 from skyloom.data.tables import read_columns
 from skyloom.errors import DataError
 from skyloom.metrics import Ranking, delong, tpr_at_fpr
@@ -26,90 +23,12 @@ from skyloom.run import Run
 from skyloom.run.files import write_text
 from skyloom.training.progress import said
 
-__all__ = ["Row", "cost", "ensembles", "experiments", "gather", "large", "pairs", "survey_table", "surveys", "write"]
+__all__ = ["ensembles", "experiments", "large", "pairs", "survey_table", "surveys", "write"]
 
 _METRICS = {
     "test/auroc": "AUROC", "test/average_precision": "average precision", "test/tpr_at_fpr_1e-2": "TPR at FPR 1e-2",
     "test/ece": "ECE", "test/lenses_ratio": "expected/true lenses",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Row:
-    """Runs of one setting, by seed."""
-
-    experiment: str
-    words: tuple[str, ...]  # of the command beyond experiment and seed
-    prior: float
-    runs: tuple[Run, ...]
-
-    @property
-    def command(self) -> str:
-        seeds = ",".join(str(run.config["seed"]) for run in self.runs)
-        extra = "".join(f" {shlex.quote(word)}" for word in self.words)
-        several = f" seed={seeds}" if len(self.runs) > 1 or seeds != "0" else ""
-        return f"make {'sweep' if len(self.runs) > 1 else 'train'} pkg=lensfind +experiment={self.experiment}{extra}{several}"
-
-    def values(self, metric: str) -> np.ndarray:
-        found = [run.result["metrics"].get(metric, {}).get("value") for run in self.runs]
-        return np.array([v for v in found if v is not None and math.isfinite(v)])
-
-    def shown(self, metric: str, digits: int = 3) -> str:
-        """Mean and standard deviation over seeds; of one run the value and its interval."""
-        return _mean(self.values(metric), digits) if len(self.runs) > 1 else _valued(self.runs[0], metric, digits)
-
-    def word(self, name: str) -> str | None:
-        """What was typed for this key, if anything."""
-        return next((word.partition("=")[2] for word in self.words if word.startswith(f"{name}=")), None)
-
-    @property
-    def device(self) -> str:
-        """What the first of the runs was computed on."""
-        return self.runs[0].result.get("device") or "–"
-
-
-def gather(folder: Path, scale: str = "laptop") -> list[Row]:
-    """All finished runs of this size under a directory of runs, newest of each setting and seed."""
-    found: dict[tuple[str, tuple[str, ...], float], dict[int, Run]] = defaultdict(dict)
-    for path in sorted(Path(folder).glob("*/*/result.json")):
-        run = Run.open(path.parent)
-        config = run.config
-        if run.status != "finished" or config.get("scale") != scale:
-            continue
-        words = tuple(word for word in _words(run) if not word.startswith(("seed=", "logger", "hardware.", "+experiment=")))
-        key = (str(config.get("experiment")), words, float(config["data"]["class_prior"]))
-        found[key][int(config["seed"])] = run
-    return [Row(*key, tuple(by_seed[seed] for seed in sorted(by_seed))) for key, by_seed in sorted(found.items())]
-
-
-def _words(run: Run) -> list[str]:
-    """What was typed, less verb and package."""
-    typed = run.provenance.get("command") or []
-    words = shlex.split(typed) if isinstance(typed, str) else list(typed)
-    return [word for word in words if "=" in word and not word.startswith(("pkg=", "run="))]
-
-
-# ---------------------------------------------------------------- tables
-
-
-def _valued(run: Run, metric: str, digits: int = 3) -> str:
-    return _between(run.result["metrics"].get(metric, {}), digits)
-
-
-def _between(estimate: Mapping[str, Any], digits: int = 3) -> str:
-    """`value [low, high]`, as far as these are known."""
-    value, low, high = (estimate.get(key) for key in ("value", "low", "high"))
-    if value is None or not math.isfinite(value):
-        return "–"
-    known = low is not None and high is not None and math.isfinite(low) and math.isfinite(high)
-    return f"{value:.{digits}f}" + (f" [{low:.{digits}f}, {high:.{digits}f}]" if known else "")
-
-
-def _mean(values: np.ndarray, digits: int = 3) -> str:
-    if not len(values):
-        return "–"
-    spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():.{digits}f}{spread}"
 
 
 def experiments(rows: Iterable[Row]) -> str:
@@ -135,35 +54,6 @@ def experiments(rows: Iterable[Row]) -> str:
         cells += [row.shown(metric, 4 if metric == "test/ece" else 3) for metric in _METRICS]
         lines.append("| " + " | ".join([*cells, str(len(row.runs)), row.device]) + " |")
     return "\n".join(lines)
-
-
-def cost(run: Run, images: int = 64, rounds: int = 5) -> dict[str, float]:
-    """Parameters, floating-point operations per image (2 per multiply-add) and CPU seconds per image of one forward pass."""
-    import torch
-    from hydra.utils import instantiate
-    from torch.utils.flop_counter import FlopCounterMode
-
-    _, about = read_columns(run.directory / "predictions" / "test.parquet")  # weights do not matter here
-    task = instantiate(run.config["task"], _convert_="all")(about=about).eval()
-    if not any(True for _ in task.parameters()):
-        return {}
-    example = task.example() if hasattr(task, "example") else next(iter(task.members.values())).example()
-    batch = {name: value[:1].expand(images, *value.shape[1:]).clone() for name, value in example.items()}
-    torch.set_num_threads(1)
-    with torch.no_grad():
-        counter = FlopCounterMode(display=False)
-        with counter:
-            task.predict(batch)
-        seconds = []
-        for _ in range(rounds):
-            began = time.process_time()
-            task.predict(batch)
-            seconds.append(time.process_time() - began)
-    return {
-        "parameters": float(sum(p.numel() for p in task.parameters())),
-        "flops": counter.get_total_flops() / images,
-        "seconds": float(np.median(seconds)) / images,
-    }
 
 
 def pairs(rows: Sequence[Row], compared: Sequence[tuple[str, str]]) -> str:
@@ -231,9 +121,9 @@ def large(rows: Iterable[Row]) -> str:
             visible, calibration = table.get("visible", {}), table["calibration"]
             sets = calibration.get("conformal", {})
             cells = [f"`{row.experiment}`", row.word("data.n_train") or "", f"{table['n_others']:,}", f"{table['n_lenses']:,}"]
-            cells += [_between(table["auroc"], 4), _between(table["tpr_at_fpr"]["1e-3"])]
-            cells += [_between(visible.get("auroc", {}), 4), _between(visible.get("tpr_at_fpr_1e-3", {}))]
-            cells += [_valued(run, "test/ece", 4), _number(calibration.get("at_prevalence", {}).get("expected_over_true"))]
+            cells += [between(table["auroc"], 4), between(table["tpr_at_fpr"]["1e-3"])]
+            cells += [between(visible.get("auroc", {}), 4), between(visible.get("tpr_at_fpr_1e-3", {}))]
+            cells += [valued(run, "test/ece", 4), _number(calibration.get("at_prevalence", {}).get("expected_over_true"))]
             cells += [f"{_number(sets.get('coverage_lenses'))}, {_number(sets.get('coverage_others'))}", row.device]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) if len(lines) > 2 else "None has been run yet."
@@ -258,7 +148,7 @@ def surveys(rows: Iterable[Row]) -> str:
         scores = json.loads(path.read_text())["auroc"] if path.is_file() else {}
         cells = [f"`{row.experiment}`", row.word("survey") or ""]
         cells += [row.shown(f"test/{m}") for m in ("auroc", "average_precision", "tpr_at_fpr_1e-2")]
-        cells += [_between(scores.get(other, {})) for other in others]
+        cells += [between(scores.get(other, {})) for other in others]
         lines.append(f"| {' | '.join([*cells, row.device])} |")
     return "\n".join(lines) if rows else "None has been run yet."
 
@@ -274,7 +164,7 @@ def ensembles(rows: Iterable[Row]) -> str:
             members = ", ".join(f"{value:.3f}" for value in found["members"].values())
             for rule, of in found["rules"].items():
                 cells = [f"`{row.experiment}`", str(run.config["seed"]), members, rule.replace("_", " "), f"{of['auroc']:.4f}"]
-                cells += [_between(of["less_best_member"], 4), "yes" if rule == found["used"]["rule"] else ""]
+                cells += [between(of["less_best_member"], 4), "yes" if rule == found["used"]["rule"] else ""]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) if len(lines) > 2 else "None has been run yet."
 
