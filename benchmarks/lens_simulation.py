@@ -15,7 +15,7 @@ import torch
 import yaml
 from compare import interleaved, row, write_table
 
-from lensfind.backends.lenstronomy import _profiles, _source, image_model, mass_kwargs
+from lensfind.backends.lenstronomy import image_model, mass_kwargs, profile_kwargs, source_kwargs
 from lensfind.backends.lenstronomy import render as by_lenstronomy
 from lensfind.light import psf_kernel, sersic_amplitude, sersic_b
 from lensfind.simulation.noise import observe
@@ -57,7 +57,10 @@ class Lenstronomy:
         mask = MASK if adaptive else None
         self.models = [image_model(SURVEY, SIZE, float(f), ["SIE", "SHEAR"], 1, 1, supersampling, convolve, mask) for f in FWHM]
         self.scenes = [
-            (mass_kwargs(SCENE, k)[1], [([_source(SCENE, k, b)], _profiles(GALAXIES, k, b)) for b in range(len(FWHM))])
+            (
+                mass_kwargs(SCENE, k)[1],
+                [([source_kwargs(SCENE, k, b)], profile_kwargs(GALAXIES, k, b)) for b in range(len(FWHM))],
+            )
             for k in range(FEW)
         ]
 

@@ -23,7 +23,7 @@ from lensfind.simulation.scene import Galaxies, Scene
 from lensfind.survey import Survey
 from skyloom.errors import ConfigError
 
-__all__ = ["ellipticity", "image_model", "mass_kwargs", "render", "sersic_kwargs"]
+__all__ = ["ellipticity", "image_model", "mass_kwargs", "profile_kwargs", "render", "sersic_kwargs", "source_kwargs"]
 
 
 def _need() -> None:
@@ -95,7 +95,8 @@ def image_model(
     return ImageModel(data, psf, LensModel(lens), source, light, kwargs_numerics=numerics)
 
 
-def _profiles(galaxies: list[Galaxies], row: int, band: int) -> list[dict[str, float]]:
+def profile_kwargs(galaxies: list[Galaxies], row: int, band: int) -> list[dict[str, float]]:
+    """Every galaxy that shines in a row, in one band."""
     found = []
     for group in galaxies:
         for k in torch.nonzero(group.row == row)[:, 0].tolist():
@@ -104,7 +105,8 @@ def _profiles(galaxies: list[Galaxies], row: int, band: int) -> list[dict[str, f
     return found
 
 
-def _source(scene: Scene, row: int, band: int) -> dict[str, float]:
+def source_kwargs(scene: Scene, row: int, band: int) -> dict[str, float]:
+    """The source behind the lens of a row, in one band."""
     beta, phi = float(scene.offset[row] * scene.theta_e[row]), float(scene.offset_angle[row])
     x, y = float(scene.x[row]) + beta * math.cos(phi), float(scene.y[row]) + beta * math.sin(phi)
     shape = [float(getattr(scene, f"source_{name}")[row]) for name in ("radius", "index", "q", "angle")]
@@ -135,13 +137,13 @@ def render(scene: Scene, survey: Survey, size: int, supersampling: int = 5, marg
     total, arcs = torch.zeros(shape), torch.zeros(shape)
     for row in range(len(scene)):
         for band, fwhm in enumerate(survey.column("psf_fwhm").tolist()):
-            light = _profiles(galaxies, row, band)
+            light = profile_kwargs(galaxies, row, band)
             names, mass = mass_kwargs(scene, row)
             here = bool(lens[row])
             width = fwhm * float(scene.seeing[row])
             wide = (size + 2 * margin) * supersampling
             model = image_model(_finer(survey, supersampling), wide, width, names, int(here), len(light), 1, convolve=False)
-            source = [_source(scene, row, band)] if here else None
+            source = [source_kwargs(scene, row, band)] if here else None
             image = model.image(mass, source, light, lens_light_add=True, source_add=False)
             total[row, band] = _summed(image, supersampling, margin)
             if here:
