@@ -1,6 +1,8 @@
 """Arrows point one way. The contracts are made from the packages that are there, so that a new one cannot escape them."""
 
 import configparser
+import importlib
+import pkgutil
 import subprocess
 import sys
 
@@ -46,6 +48,15 @@ def test_arrows_point_one_way(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 kept, 0 broken" in done.stdout
+
+
+def test_no_module_takes_the_place_of_a_name_that_its_room_promises():
+    """`import room.module` sets `room.module`: no name that the room gives on first use may be called as one of its modules."""
+    rooms = [path for path in (ROOT / "packages").glob("*/src/*/**/__init__.py") if "lazily(" in path.read_text()]
+    assert len(rooms) > len(PACKAGES)
+    for path in rooms:
+        room = importlib.import_module(".".join(path.parent.parts[path.parts.index("src") + 1 :]))
+        assert not set(room._HOME) & {module.name for module in pkgutil.iter_modules(room.__path__)}, room.__name__
 
 
 def test_light_imports_stay_light():
