@@ -56,6 +56,17 @@ def test_an_old_merger_leaves_a_round_cluster_and_a_fresh_one_a_second_peak():
     assert row[ahead - 1 : ahead + 2].max() > 3 * mirrored[ahead - 1 : ahead + 2].max()
 
 
+def test_profiles_of_rings_know_no_side_and_see_a_second_peak():
+    from cinn_clusters.rings import ring_profiles
+
+    fresh, old = (torch.from_numpy(100 * shown(since, 0.8)) for since in (0.3, 12.0))
+    seen_from_all = torch.stack([ring_profiles(torch.rot90(fresh, k)) for k in range(4)])
+    torch.testing.assert_close(seen_from_all, seen_from_all[:1].expand(4, -1), rtol=0, atol=1e-3)
+    scatter = ring_profiles(fresh)[12:] - ring_profiles(old)[12:]
+    assert scatter.argmax() in (6, 7, 8)  # where the subcluster is: 0.6 R500 out of 1
+    assert scatter.max() > 0.3
+
+
 def test_a_merger_along_the_line_of_sight_hides_its_subcluster():
     """The light stays, and lies on the core: seen from there, no map can tell how far the subcluster flew."""
     near, far = shown(0.3, 0.8, ALONG, travelled=0.3), shown(0.3, 0.8, ALONG, travelled=1.2)

@@ -43,6 +43,7 @@ _MODULES = (
     "posteriors",
     "predict",
     "readout",
+    "rings",
     "scores",
     "sensitivity",
     "synthetic",

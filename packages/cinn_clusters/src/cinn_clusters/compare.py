@@ -25,6 +25,8 @@ from skyloom.run.files import write_json, write_whole
 
 __all__ = ["compare", "ensemble_estimate"]
 
+Estimate = Callable[[Tensor], Tensor]  # from inputs [B, C] to targets [B, 6], both in the catalogue's units
+
 
 def compare(
     run: Run,
@@ -54,49 +56,65 @@ def compare(
 
     task, about = load_task(run)
     data: Data = instantiate(run.config["data"], _convert_="all")
-    test, folder = data.test, run.directory / "compare"
+    folder = run.directory / "compare"
     folder.mkdir(exist_ok=True)
+    fit = partial(_fitted, data, about, members, seed)
+    everything = fit(range(len(about["inputs"])), width=width, epochs=epochs)
+    task.draws = draws
+    flow = partial(_flow_median, task, seed)
 
-    def fit(columns: Sequence[int], width: int = width, epochs: Sequence[int] = epochs) -> Callable[[Tensor], Tensor]:
-        phases = (Phase("mse", int(epochs[0]), 1e-3), Phase("mae", int(epochs[1]), 5e-4))
-        return ensemble_estimate(data, about, columns, members=members, width=width, phases=phases, seed=seed)
-
-    def flow(context: Tensor) -> Tensor:
-        torch.manual_seed(seed)
-        task.draws = draws
-        return task.sample(context).median(1).values
-
-    everything = fit(range(len(about["inputs"])))
-    truth, context = test["target"], test["context"]
-    constant = data.train["target"].median(0).values.expand_as(truth)
+    context = data.test["context"]
+    constant = data.train["target"].median(0).values.expand_as(data.test["target"])
     estimates = {"ensemble": everything(context), "flow median": flow(context), "flow map": _map(task, context)}
-    exact, covered = _of_the_truth(test, about, seed)
-    errors = _errors(test, constant, estimates | exact)
-    found = {"synthetic": about["synthetic"], "rows": len(test), "relative mean absolute error": errors}
+    exact, covered = _of_the_truth(data.test, about, seed)
+    errors = _errors(data.test, constant, estimates | exact)
+    found = {"synthetic": about["synthetic"], "rows": len(data.test), "relative mean absolute error": errors}
     write_json(folder / "errors.json", found | ({"coverage of the true posterior": covered} if covered else {}))
-    scattered = {"clusters": test["cluster_id"], "snapshots": test["snapshot"], "lookback": LOOKBACK, "repeats": repeats}
+
     tables = {
-        "ensemble_permutation": permutation(everything, context, truth, constant, **scattered),
-        "flow_permutation": permutation(flow, context, truth, constant, **scattered | {"repeats": max(1, repeats // 5)}),
+        "ensemble_permutation": _permuted(everything, data.test, constant, repeats),
+        "flow_permutation": _permuted(flow, data.test, constant, max(1, repeats // 5)),
     }
     if ablation_width is not None:
         narrow = partial(fit, width=ablation_width, epochs=ablation_epochs)
-        tables["ensemble_ablation"] = ablation(narrow, context, truth, constant, test["cluster_id"])
+        tables["ensemble_ablation"] = _ablated(narrow, data.test, constant)
     if task.hidden:
-        withheld = {name: columns for name, columns in GROUPS.items() if LOOKBACK not in columns}  # it bounds the age
-        tables["flow_ablation"] = ablation(partial(_seeing, flow), context, truth, constant, test["cluster_id"], withheld)
+        told = {name: columns for name, columns in GROUPS.items() if LOOKBACK not in columns}  # withheld, it bounds no age
+        tables["flow_ablation"] = _ablated(partial(_seeing, flow), data.test, constant, told)
     for name, table in tables.items():
-        _write(table, folder / f"sensitivity_{name}.csv")
-        with style():
-            figure, _ = sensitivity_map(table, name.replace("_", ", "), about["synthetic"])
-            save(figure, folder / f"sensitivity_{name}.png")
+        _save(table, name, folder, about["synthetic"])
     means = {name: round(float(np.mean([e[c.symbol] for c in TARGETS])), 4) for name, e in errors.items()}
     return {**means, "written": str(folder)}
 
 
-def ensemble_estimate(
-    data: Data, about: Mapping[str, Any], columns: Sequence[int], **options: Any
-) -> Callable[[Tensor], Tensor]:
+def _fitted(
+    data: Data, about: Mapping[str, Any], members: int, seed: int, columns: Sequence[int], width: int, epochs: Sequence[int]
+) -> Estimate:
+    """An ensemble of those columns, trained by squared errors and then by absolute ones."""
+    phases = (Phase("mse", int(epochs[0]), 1e-3), Phase("mae", int(epochs[1]), 5e-4))
+    return ensemble_estimate(data, about, columns, members=members, width=width, phases=phases, seed=seed)
+
+
+def _flow_median(task: Any, seed: int, context: Tensor) -> Tensor:
+    """Medians of the flow's marginals, by the same noise for the same number of rows."""
+    torch.manual_seed(seed)
+    return task.sample(context).median(1).values
+
+
+def _permuted(estimate: Estimate, test: Columns, constant: Tensor, repeats: int) -> Sensitivity:
+    return permutation(
+        estimate, test["context"], test["target"], constant,
+        clusters=test["cluster_id"], snapshots=test["snapshot"], lookback=LOOKBACK, repeats=repeats,
+    )  # fmt: skip
+
+
+def _ablated(
+    fit: Callable[[Sequence[int]], Estimate], test: Columns, constant: Tensor, groups: Mapping[str, Sequence[int]] = GROUPS
+) -> Sensitivity:
+    return ablation(fit, test["context"], test["target"], constant, test["cluster_id"], groups)
+
+
+def ensemble_estimate(data: Data, about: Mapping[str, Any], columns: Sequence[int], **options: Any) -> Estimate:
     """`estimate(context) -> [B, 6]` in the catalogue's units, by an ensemble that sees those columns of the inputs alone.
 
     It is trained on the flow's own scaled targets; the median of a monotone map is the map of the median, so that its absolute
@@ -127,7 +145,7 @@ def _logarithms(context: Tensor) -> Tensor:
     return logarithms
 
 
-def _seeing(estimate: Callable[[Tensor], Tensor], columns: Sequence[int]) -> Callable[[Tensor], Tensor]:
+def _seeing(estimate: Estimate, columns: Sequence[int]) -> Estimate:
     """The estimate of a flow for inputs that may be missing, of those columns alone: an ablation without another training."""
 
     def of(context: Tensor) -> Tensor:
@@ -162,9 +180,13 @@ def _errors(test: Columns, constant: Tensor, estimates: Mapping[str, Tensor]) ->
     return {name: dict(zip([c.symbol for c in TARGETS], values, strict=True)) for name, values in relative.items()}
 
 
-def _write(table: Sensitivity, path: Path) -> None:
+def _save(table: Sensitivity, name: str, folder: Path, synthetic: bool) -> None:
+    """`sensitivity_<name>` as CSV and as a heat-map."""
     rows = table.rows()
-    with write_whole(path) as temporary, temporary.open("w", newline="") as file:
+    with write_whole(folder / f"sensitivity_{name}.csv") as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    with style():
+        figure, _ = sensitivity_map(table, name.replace("_", ", "), synthetic)
+        save(figure, folder / f"sensitivity_{name}.png")

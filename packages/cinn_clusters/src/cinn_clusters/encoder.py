@@ -21,6 +21,7 @@ from cinn_clusters.columns import LOOKBACK, TARGETS
 from cinn_clusters.cosmology import AGE_TODAY
 from cinn_clusters.maps import PROJECTIONS, map_names
 from cinn_clusters.readout import held_out_r2
+from cinn_clusters.rings import ring_profiles
 from skyloom.run import Run
 from skyloom.run.files import write_whole
 from skyloom.selfsupervised import agreement, collapse, contrast, distillation, follow, projector, queue_contrast
@@ -90,15 +91,19 @@ class _Encoder(nn.Module):
         return flat.view(*maps.shape[:2], -1)
 
     def predict(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The mean embedding of a cluster's sides `[B, width]`, and one of its maps."""
-        return {"embedding": self.vectors(batch["maps"]).mean(1), "map": batch["maps"][:, 0].float()}
+        """The mean embedding of a cluster's sides `[B, width]`, the mean of their profiles, and one of its maps."""
+        maps = batch["maps"]
+        return {"embedding": self.vectors(maps).mean(1), "profile": ring_profiles(maps).mean(1), "map": maps[:, 0].float()}
 
     def score(self, predictions: Mapping[str, Tensor]) -> dict[str, float]:
         """`r2_*`: what a ridge regression on the embedding explains of each target, on held-out clusters of the split; the age
-        is replaced by the time since the merger. `spread`: near 0 if all embeddings are one."""
+        is replaced by the time since the merger. `profile_r2_*`: the same of profiles that nobody had to learn. `spread`: near
+        0 if all embeddings are one."""
         targets, names = probed(predictions)
         r2 = held_out_r2(predictions["embedding"], targets, predictions["cluster_id"])
+        unlearned = held_out_r2(predictions["profile"], targets, predictions["cluster_id"])
         scores = {f"r2_{name}": float(value) for name, value in zip(names, r2, strict=True)}
+        scores |= {f"profile_r2_{name}": float(value) for name, value in zip(names, unlearned, strict=True)}
         return scores | {"r2": float(r2.mean()), "spread": float(collapse(predictions["embedding"]))}
 
 
