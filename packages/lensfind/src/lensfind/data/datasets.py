@@ -230,30 +230,12 @@ def stored(
         raise DataError(f"{store.directory}: no row is in the training split.")
     for warning in allow(table["label_source"][training].tolist(), table["label"][training].tolist(), learning):
         said(f"warning: {warning}.")
-    kinds = sorted({*KINDS, *table["kind"][known(table["kind"])]}, key=lambda name: (name not in KINDS, name))
-    kinds = [*KINDS, *(name for name in kinds if name not in KINDS)]
     sample = numpy_generator(split_seed, "statistics").permutation(np.flatnonzero(training))[:4096]
     reference = torch.from_numpy(store.read(np.sort(sample)))[:, planes]
-    masked = bool(store.about.get("masked", True)) and ("quality" not in table or not (table["quality"] == 1).all())
-    chosen = [store.about["bands"][k] for k in planes]
-    stated = dict(store.about["survey"])
-    stated["bands"] = with_wavelengths(chosen, stated.get("bands", {}), wavelengths)
-    about: dict[str, Any] = {
-        **{
-            key: store.about[key]
-            for key in ("population", "oversample", "simulator", "license", "source")
-            if key in store.about
-        },
-        "synthetic": bool(store.about["synthetic"]),
-        "setting": "two-sample",
+    about = _about(store, table, planes, wavelengths) | {
         "class_prior": _prior(table[training], labelled[training], class_prior or store.about.get("class_prior")),
-        "survey": stated,
-        "bands": chosen,
         "size": size,
-        "unit": store.about["unit"],
-        "kinds": kinds,
-        "masked": masked,
-        "statistics": statistics(_centre(reference, size), chosen),
+        "statistics": statistics(_centre(reference, size), [store.about["bands"][k] for k in planes]),
         "fingerprint": _fingerprint(table, labelled, [*planes, size]),
     }
     transform = Augment.of(augment, about)
@@ -262,17 +244,46 @@ def stored(
             f"augment.rotate: cutouts are {store.shape[-1]} pixels, and turning needs {wide_enough(size)} for a network that "
             f"sees {size}: set data.size={2 * (int((store.shape[-1] - 4) / math.sqrt(2)) // 2)}, or prepare wider ones."
         )
-    seeing = float(table["seeing"][training].median())
-    sides = {}
-    for name in SPLITS:
-        rows = np.flatnonzero(intact & (table["split"] == name).to_numpy())
-        if len(rows) == 0:
-            raise DataError(f"{store.directory}: no row is in the {name} split.")
-        columns = _columns(table.iloc[rows], labelled[rows], kinds, seeing)
-        sides[name] = Cutouts(store, rows, columns, planes, size, masked, transform.wide and name == "train")
+    sides = _sides(store, table, labelled, intact, planes, about, transform.wide)
     shared = [name for name in sides["train"].columns if all(name in side.columns for side in sides.values())]
     grouped = table["sky_group_id"].nunique() < len(table)
     return Data(
         sides["train"], sides["val"], sides["test"], about=about, carry=tuple(shared), group="group" if grouped else None,
         augment=transform,
     )  # fmt: skip
+
+
+def _about(
+    store: Store | Files, table: pd.DataFrame, planes: Sequence[int], wavelengths: Mapping[str, float] | None
+) -> dict[str, Any]:
+    """What the store says of itself, for the bands that were chosen."""
+    chosen = [store.about["bands"][k] for k in planes]
+    stated = dict(store.about["survey"])
+    stated["bands"] = with_wavelengths(chosen, stated.get("bands", {}), wavelengths)
+    passed_on = ("population", "oversample", "simulator", "license", "source")
+    return {
+        **{key: store.about[key] for key in passed_on if key in store.about},
+        "synthetic": bool(store.about["synthetic"]),
+        "setting": "two-sample",
+        "survey": stated,
+        "bands": chosen,
+        "unit": store.about["unit"],
+        "kinds": [*KINDS, *sorted({*table["kind"][known(table["kind"])]} - {*KINDS})],
+        "masked": bool(store.about.get("masked", True)) and ("quality" not in table or not (table["quality"] == 1).all()),
+    }
+
+
+def _sides(
+    store: Store | Files, table: pd.DataFrame, labelled: np.ndarray, intact: np.ndarray, planes: Sequence[int],
+    about: Mapping[str, Any], wide: bool,
+) -> dict[str, Cutouts]:  # fmt: skip
+    """The cutouts of each split; those of training whole, where they will be turned."""
+    seeing = float(table["seeing"][intact & (table["split"] == "train").to_numpy()].median())
+    sides = {}
+    for name in SPLITS:
+        rows = np.flatnonzero(intact & (table["split"] == name).to_numpy())
+        if len(rows) == 0:
+            raise DataError(f"{store.directory}: no row is in the {name} split.")
+        columns = _columns(table.iloc[rows], labelled[rows], about["kinds"], seeing)
+        sides[name] = Cutouts(store, rows, columns, planes, about["size"], about["masked"], wide and name == "train")
+    return sides
