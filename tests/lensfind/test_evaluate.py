@@ -90,5 +90,11 @@ def test_the_threshold_is_chosen_on_validation_and_applied_to_the_test_split(tmp
     assert written["threshold"]["logit"] == pytest.approx(
         threshold_at_fpr(validation["logit"], validation["labelled"], 0.1, 0.02)
     )
-    assert {"calibration", "failures", "ranking", "completeness", "scores"} <= {figure.path.stem for figure in figures}
+    counts = written["threshold"]["confusion"]
+    lens, above = (p[test["labelled"] == 0] for p in (test["lens"] > 0, test["logit"] >= written["threshold"]["logit"]))
+    assert counts["lens"] == {"lens": int((lens & above).sum()), "no lens": int((lens & ~above).sum())}
+    assert counts["no lens"] == {"lens": int((~lens & above).sum()), "no lens": int((~lens & ~above).sum())}
+    assert {"calibration", "confusion", "failures", "ranking", "completeness", "scores"} <= {
+        figure.path.stem for figure in figures
+    }
     assert all("ynthetic" in figure.caption for figure in figures)
