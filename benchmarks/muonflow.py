@@ -1,6 +1,6 @@
 """Muon bundles beside the same model written plainly with zuko and nflows, and the memory of a stream of muons.
 
-make bench name=muonflow            # everything; parts=training,generation,memory,device; quick=1 or share=0.05 for less
+make bench name=muonflow            # everything; parts=training,bound,generation,memory,device; quick=1 or share=0.05 for less
 
 Plain means as the libraries' documentation shows and as earlier work did it: the context network runs once per muon, and
 bundles are drawn event by event. The networks have the same layers and widths; each case is timed in this process, interleaved.
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from importlib.metadata import version
+from itertools import pairwise
 
 os.environ["OMP_NUM_THREADS"] = "1"
 sys.path.append(sys.path.pop(0))  # this folder last: the package is found before this file of its name
@@ -24,9 +25,8 @@ from compare import RESULTS, interleaved, row, write_table
 from torch import nn
 
 from muonflow import BundleGenerator, MuonBundles, showers
-from muonflow.coordinates import derived_features, from_flow, source_log_jacobian, to_flow
+from muonflow.coordinates import ceilings, derived_features, from_flow, source_log_jacobian, to_flow
 from muonflow.data import split
-from muonflow.task import ceilings
 
 torch.set_num_threads(1)
 CONTEXT, BINS, HIDDEN = 16, 8, 48
@@ -149,6 +149,8 @@ def timed(parts: set[str], rounds: int, share: float) -> tuple[list[dict], list[
         rows += [row("training step", seconds["ours"], n, version(n), seconds[n], ">= 3") for n in peers]
         rate = len(batch["muons"]) / np.median(seconds["ours"])
         notes.append(f"Training: {size} events with {len(batch['muons'])} muons a step; ours {rate:,.0f} muons per CPU second.")
+    if "bound" in parts:
+        notes += bound(data)
     if "generation" in parts:
         ours.eval()
         filled = data.test.where(data.test.count > 0)
@@ -162,6 +164,36 @@ def timed(parts: set[str], rounds: int, share: float) -> tuple[list[dict], list[
         rate = len(condition) / np.median(seconds["ours"])
         notes.append(f"Generation: {len(condition)} bundles of untrained networks; ours {rate:,.0f} bundles per CPU second.")
     return rows, notes
+
+
+def bound(data, rounds: int = 30) -> list[str]:
+    """What a training step cannot be quicker than: its products of matrices and its splines, each timed alone, in the cache."""
+    from skyloom.flows.spline_gradient import trained_spline
+
+    batch = data.train.__getitems__(np.arange(min(2048, len(data.train))))
+    n = len(batch["muons"])
+    knots = 3 * BINS - 1
+    widths = [2 + CONTEXT, HIDDEN, HIDDEN, 2 * knots]
+    layers = [(torch.randn(b, a), torch.randn(a, n), torch.randn(b, n)) for a, b in pairwise(widths)]
+    x, raw = torch.randn(2, n, requires_grad=True), torch.randn(2, knots, n, requires_grad=True)
+
+    def products():
+        for weight, seen, slope in layers:  # forward, to the weights, to what was seen
+            weight @ seen, slope @ seen.T, weight.T @ slope
+
+    def splines():
+        y, ladj = trained_spline(x, raw, 5.0)
+        torch.autograd.grad(y.sum() + ladj.sum(), [x, raw])
+
+    model = MuonBundles(data.about)
+    whole = step(model.parameters(), lambda: model.losses(batch)["loss"])
+    seconds = interleaved({"products": products, "splines": splines, "whole": whole}, rounds)
+    products_ms, splines_ms, whole_ms = (1e3 * float(np.median(seconds[name])) for name in ("products", "splines", "whole"))
+    operations = 2 * 3 * 2 * n * sum(a * b for a, b in pairwise(widths))
+    return [
+        f"Bound: a step of {n} muons takes {whole_ms:.1f} ms of CPU; in the cache, the {operations / 1e9:.2f} Gflop of products of "
+        f"matrices in its two layers alone take {2 * products_ms:.1f} ms, and their splines alone {2 * splines_ms:.1f} ms."
+    ]
 
 
 def stream(folder: str) -> None:
@@ -229,9 +261,9 @@ def kept(rows: list[dict], notes: list[str]) -> tuple[list[dict], list[str]]:
     if not (RESULTS / "muonflow.json").exists():
         return rows, notes
     earlier = json.loads((RESULTS / "muonflow.json").read_text())
-    new, about = {(r["case"], r["peer"]) for r in rows}, {note.split()[0] + note.split()[1] for note in notes}
+    new, about = {(r["case"], r["peer"]) for r in rows}, {note.split()[0] for note in notes}
     rows = [r for r in earlier["rows"] if (r["case"], r["peer"]) not in new] + rows
-    return rows, [n for n in earlier["notes"].split("\n\n") if n and n.split()[0] + n.split()[1] not in about] + notes
+    return rows, [n for n in earlier["notes"].split("\n\n") if n and n.split()[0] not in about] + notes
 
 
 def main(words: list[str]) -> None:
@@ -240,9 +272,9 @@ def main(words: list[str]) -> None:
         stream(given["stream"])
         return
     quick = given.get("quick") == "1"
-    parts = set(given.get("parts", "training,generation,memory,device").split(","))
+    parts = set(given.get("parts", "training,bound,generation,memory,device").split(","))
     share = float(given.get("share", 0.1 if quick else 1.0))  # of the full work
-    rows, notes = timed(parts, 3 if quick else 7, share) if parts & {"training", "generation"} else ([], [])
+    rows, notes = timed(parts, 3 if quick else 7, share) if parts & {"training", "bound", "generation"} else ([], [])
     if "device" in parts:
         notes += device()
     if "memory" in parts:

@@ -139,9 +139,10 @@ def test_generated_bundles_keep_the_laws(whole):
 def test_a_bundle_with_more_energy_than_its_primary_is_drawn_anew(whole):
     """A network that wants muons near their ceiling: sums of a few exceed a proton's energy."""
     data, _, _ = whole
+    torch.manual_seed(2)
     task = MuonBundles(data.about, small)
     with torch.no_grad():
-        task.network.target.steps[1].shift += torch.tensor([3.5, 0.0])
+        task.network.target.steps[1].shift += torch.tensor([4.5, 0.0])
         last = task.network.count_head.network[-1]
         for parameter in last.parameters():
             parameter.zero_()

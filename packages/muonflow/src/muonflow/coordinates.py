@@ -11,11 +11,25 @@ from torch import Tensor
 
 from muonflow import physics
 
-__all__ = ["FEATURES", "derived_features", "from_flow", "from_source", "source_log_jacobian", "to_flow", "to_source"]
+__all__ = [
+    "FEATURES",
+    "ceilings",
+    "derived_features",
+    "from_flow",
+    "from_source",
+    "source_log_jacobian",
+    "to_flow",
+    "to_source",
+]
 
 FEATURES = ("ln E0/A", "ln A", "cos zenith", "ln slant depth", "ln threshold", "ln E0/(A threshold)", "ln Elbert mean")
 FARTHEST = 85.0  # |ln(r / m)|
 FEWEST = 1.0e-6  # muons: means below are one and the same
+
+
+def ceilings(condition: Tensor) -> Tensor:
+    """E0 / A [B], GeV: what a nucleon of the primary has, and no muon can exceed."""
+    return condition[:, 0] / condition[:, 2]
 
 
 def derived_features(condition: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from muonflow.coordinates import ceilings
 from muonflow.data import check_conditions
 from muonflow.events import Events
-from muonflow.task import MuonBundles, ceilings
+from muonflow.task import MuonBundles
 from skyloom.errors import DataError, UserError
 from skyloom.run.seeds import torch_generator
 

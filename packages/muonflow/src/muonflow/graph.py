@@ -1,13 +1,15 @@
 """One muon and the count distribution of given conditions as a graph of tensors, for programs without Skyloom."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from muonflow.coordinates import from_flow
-from muonflow.task import MuonBundles, ceilings
+from muonflow.coordinates import ceilings, from_flow
 from skyloom.errors import ConfigError
 from skyloom.flows.bound import Given, run
+
+if TYPE_CHECKING:
+    from muonflow.task import MuonBundles
 
 __all__ = ["BundleGraph"]
 
@@ -15,7 +17,7 @@ __all__ = ["BundleGraph"]
 class BundleGraph(nn.Module):
     """`condition` [B, 4] and `noise` [B, 2] (standard normal; as the flow's base says) to tensors: what a simulation calls."""
 
-    def __init__(self, task: MuonBundles) -> None:
+    def __init__(self, task: "MuonBundles") -> None:
         super().__init__()
         self.task = task
         if task.network.latent is not None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from muonflow.coordinates import ceilings
 from muonflow.events import Events
 from muonflow.generate import BundleGenerator
 from muonflow.tables import stream_conditions, write_events
-from muonflow.task import ceilings
 from skyloom.run.seeds import derive
 
 __all__ = ["predict"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from muonflow import showers
-from muonflow.coordinates import derived_features, from_flow, source_log_jacobian, to_flow
+from muonflow.coordinates import ceilings, derived_features, from_flow, source_log_jacobian, to_flow
 from muonflow.latent import divergence, log_normal
 from muonflow.marginal import Marginal
 from muonflow.model import BundleFlow
@@ -24,7 +24,7 @@ from muonflow.scores import (
 )
 from skyloom.errors import ConfigError
 
-__all__ = ["LARGEST_COUNT", "SLOTS", "MuonBundles", "ceilings"]
+__all__ = ["LARGEST_COUNT", "SLOTS", "MuonBundles"]
 
 SLOTS = 16  # muons of an event that travel with the predictions; the first ones, of which order means nothing
 LARGEST_COUNT = 40  # multiplicities are compared one by one below, together from here on
@@ -273,11 +273,6 @@ def monitors(context: Tensor, z: Tensor, muons_per_event: float) -> dict[str, Te
         "outside_box": outside.mean() if len(z) else outside.sum(),
         "muons_per_event": context.new_tensor(muons_per_event),
     }
-
-
-def ceilings(condition: Tensor) -> Tensor:
-    """E0 / A [B], GeV: what a nucleon of the primary has, and no muon can exceed."""
-    return condition[:, 0] / condition[:, 2]
 
 
 def pack(muons: Tensor, count: Tensor, owner: Tensor) -> Tensor:
