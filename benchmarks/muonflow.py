@@ -191,8 +191,8 @@ def bound(data, rounds: int = 30) -> list[str]:
     products_ms, splines_ms, whole_ms = (1e3 * float(np.median(seconds[name])) for name in ("products", "splines", "whole"))
     operations = 2 * 3 * 2 * n * sum(a * b for a, b in pairwise(widths))
     return [
-        f"Bound: a step of {n} muons takes {whole_ms:.1f} ms of CPU; in the cache, the {operations / 1e9:.2f} Gflop of products of "
-        f"matrices in its two layers alone take {2 * products_ms:.1f} ms, and their splines alone {2 * splines_ms:.1f} ms."
+        f"Bound: a step of {n} muons takes {whole_ms:.1f} ms; in the cache, the {operations / 1e9:.2f} Gflop of products "
+        f"of matrices in its two layers alone take {2 * products_ms:.1f} ms, and their splines alone {2 * splines_ms:.1f} ms."
     ]
 
 

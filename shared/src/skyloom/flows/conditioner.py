@@ -63,10 +63,11 @@ class Conditioner(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """Of rows `[N, inputs + context]`, as FrEIA calls a subnet."""
         hidden = torch.cat([rows[:, : self.inputs].clamp(-REACH, REACH), rows[:, self.inputs :]], 1)
-        for layer in self.layers[:-1]:
+        *inner, last = self.layers
+        for layer in inner:
             hidden = activate(self.activation, layer(hidden))
             hidden = nn.functional.dropout(hidden, self.dropout, self.training)
-        return self.layers[-1](hidden)
+        return last(hidden)
 
     def of_context(self) -> tuple[Tensor, Tensor]:
         """Weights `[H, C]` and biases `[H]` of the first layer for the context."""
@@ -79,11 +80,11 @@ class Conditioner(nn.Module):
 
     def columns(self, y: Tensor, given: Given | None) -> Tensor:
         """Of columns `[inputs, ...]` at a context: the outputs `[outputs, ...]`, in the dtype of `y`."""
-        first, last = self.layers[0], self.layers[-1]
+        first, *inner, last = self.layers  # unpacked: a slice of a ModuleList builds another module, at the price of a layer
         if self._objects_apart(y, given):
             return self._object_by_object(y, given)
         hidden = self._alive(first_layer(y.clamp(-REACH, REACH), given, first.weight, first.bias))
-        for layer in self.layers[1:-1]:
+        for layer in inner:
             hidden = self._alive(torch.addmm(layer.bias.unsqueeze(1), layer.weight, hidden))
         hidden = torch.addmm(last.bias.unsqueeze(1), last.weight, hidden)
         return hidden.to(y.dtype).view(-1, *y.shape[1:])
@@ -96,7 +97,7 @@ class Conditioner(nn.Module):
     def _object_by_object(self, y: Tensor, given: Given | None) -> Tensor:
         """The same in pieces whose hidden units stay in the cache, each with the part of its object for a bias."""
         assert given is not None
-        first, last = self.layers[0], self.layers[-1]
+        first, *inner, last = self.layers
         objects = y.shape[1]
         out = y.new_empty(last.out_features, *y.shape[1:])
         # the part of an object is one more column of its matrix: as a bias it would cost a pass over the hidden units
@@ -112,7 +113,7 @@ class Conditioner(nn.Module):
                 columns = seen[:, left : left + width]
                 space = memory if columns.shape[1] == width else memory.new_empty(len(memory), columns.shape[1])
                 hidden = self._alive(torch.mm(matrix, columns, out=space))
-                for layer in self.layers[1:-1]:
+                for layer in inner:
                     hidden = self._alive(torch.addmm(layer.bias.unsqueeze(1), layer.weight, hidden))
                 torch.addmm(bias, last.weight, hidden, out=said[:, left : left + width])
         return out
