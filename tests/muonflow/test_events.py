@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muonflow.events import Events
-from muonflow.tables import read_conditions, read_events, write_events
+from muonflow.tables import read_events, stream_conditions, write_events
 from skyloom.errors import DataError, MissingFile
 
 
@@ -109,9 +109,9 @@ def test_tables_that_cannot_be_used_say_why(tmp_path):
     table = pd.DataFrame({"E0_GeV": [1e5, float("nan")], "zenith_rad": [0.1, 0.2], "A": [1, 4], "depth": [1500.0, 1600.0]})
     table.to_csv(tmp_path / "a.csv", index=False)
     with pytest.raises(DataError, match="no column depth_m. Did you mean 'depth'"):
-        read_conditions(tmp_path / "a.csv")
+        next(stream_conditions(tmp_path / "a.csv"))
     table.rename(columns={"depth": "depth_m"}).to_csv(tmp_path / "a.csv", index=False)
     with pytest.raises(DataError, match="column E0_GeV is not a finite number in row 1"):
-        read_conditions(tmp_path / "a.csv")
+        next(stream_conditions(tmp_path / "a.csv"))
     with pytest.raises(MissingFile):
         read_events(tmp_path / "none.parquet")

@@ -36,7 +36,8 @@ _HOME = {
     "write_events": "tables",
 }
 _MODULES = (
-    *("checks", "comparing", "context", "coordinates", "counts", "data", "events", "figures", "generate", "graph", "heads"),
+    *("captions", "checks", "comparing", "context", "coordinates", "counts", "data", "events", "figures", "generate", "graph"),
+    "heads",
     *("latent", "layouts", "marginal", "model", "physics", "plateau", "predict", "prepare", "profiles", "published"),
     *("rules", "scores", "showers", "streaming", "tables", "task", "trends"),
 )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from muonflow import checks, profiles, showers
+from muonflow.captions import CAPTIONS, EXPECTED
 from muonflow.physics import slant_depth, threshold_energy
 from muonflow.scores import muon_weights
 from skyloom.plots import PAGE, PALETTE, Figure, panels, save, style
@@ -21,6 +22,7 @@ AXES = {
     "energy": ("muon energy at depth $E$ [GeV]", "muons per unit of ln $E$", np.geomspace(0.5, 2e4, 32)),
     "radius": ("distance from shower axis $r$ [m]", "muons per unit of ln $r$", np.geomspace(0.3, 150, 32)),
 }
+AXES_OF = {"energy": "energy", "lateral": "radius"}  # figures of one quantity
 QUANTILES = 32  # points at which the exact spectrum is integrated over muon energy
 MOST_EVENTS = 2000  # of which exact curves are made; more are sampled
 
@@ -35,68 +37,43 @@ def draw(
         every: all figures; false draws the first eight
         plateau: also train three small models on new synthetic showers, two of them on torn batches (about half a minute)
     """
-    made = " Synthetic showers." if about["synthetic"] else ""
-    exact = about.get("oracle") in showers.LATERAL
-    curve = about.get("oracle") == "elbert"
+    exact, curve = about.get("oracle") in showers.LATERAL, about.get("oracle") == "elbert"
     label = "test events (synthetic)" if about["synthetic"] else "test events"
-    drawn = []
+    drawn: list[Figure] = []
     p = predictions
 
-    def add(name: str, title: str, caption: str) -> Path:
+    def page(name: str) -> Path:
+        title, caption = CAPTIONS[name]
+        beside = EXPECTED if curve and name in AXES_OF else ""
         path = directory / f"{name}.png"
-        drawn.append(Figure(path, title, caption + made))
+        drawn.append(Figure(path, title, caption + beside + (" Synthetic showers." if about["synthetic"] else "")))
         return path
 
-    beside = " The line is the exact expectation for these primaries." if curve else ""
-    events = "Test split: points are the events' own muons, with errors from the muons in each bin; steps are generated muons."
-    spectrum(p, "energy", add("energy", "Muon energy at depth", events + beside), curve, label)
-    spectrum(p, "radius", add("lateral", "Lateral distribution", events + beside), curve, label)
-    text = "How many muons arrive, if any do, in four ranges of primary energy; errors are Poisson."
-    multiplicities(p, add("multiplicity", "Multiplicity by primary energy", text), exact, label)
-    text = "The same for protons and iron."
-    checks.multiplicity_by_mass(p, add("multiplicity_mass", "Multiplicity by energy and mass", text), exact, label)
-    text = "Probability that any muon arrives, against the primary's energy per nucleon over the energy a muon needs."
-    text += " An event without muons stands for all those like it that were left out."
-    survival(p, add("survival", "Does any muon arrive?", text), exact, label)
-    text = (
-        "Mean number of muons of those bundles that arrive. The dotted line is the published fit to bundles of all primaries "
-    )
-    text += "in sea water, which knows nothing of the spectrum used here."
-    profiles.mean_multiplicity(p, add("mean_multiplicity", "Mean multiplicity by zenith and depth", text), exact, label)
-    text = "Steep muons (cosine above 0.8) at 1.8 to 2.6 km, beside published shapes for sea water (10 to 20 percent)."
-    profiles.beside_published(p, add("published", "Beside published parametrisations", text), label)
-    text = (
-        "Negative log-likelihood per muon in the coordinates (e, v), by primary energy per nucleon and by slant depth. Bands "
-    )
-    text += "are one standard error over events. Shuffled: the flow is told another event's condition."
-    likelihoods(p, add("likelihood", "Likelihood beside the floor and the ignorant answer", text), exact, label)
+    for name, which in AXES_OF.items():
+        spectrum(p, which, page(name), curve, label)
+    multiplicities(p, page("multiplicity"), exact, label)
+    checks.multiplicity_by_mass(p, page("multiplicity_mass"), exact, label)
+    survival(p, page("survival"), exact, label)
+    profiles.mean_multiplicity(p, page("mean_multiplicity"), exact, label)
+    profiles.beside_published(p, page("published"), label)
+    likelihoods(p, page("likelihood"), exact, label)
     if not every:
         return drawn
-    text = "Nine ranges of primary energy and depth; below each, test over generated with errors of both."
-    checks.in_bins(p, "energy", add("energy_bins", "Energy in bins of the condition", text), label)
-    checks.in_bins(p, "radius", add("lateral_bins", "Distance in bins of the condition", text), label)
-    text = "Energy and distance together: observed, generated, and the logarithm of their ratio."
-    checks.density(p, add("density", "Energy and distance together", text), label)
-    text = "Mean distance from the axis by muon energy; errors from the muons in each bin."
-    checks.spread(p, add("spread", "Higher energies are closer to the axis", text), label)
-    text = "Rank of an observed muon among nine generated ones of its own condition: flat if the conditional density is right."
-    checks.ranks(p, add("pit", "Ranks among generated muons", text))
+    checks.in_bins(p, "energy", page("energy_bins"), label)
+    checks.in_bins(p, "radius", page("lateral_bins"), label)
+    checks.density(p, page("density"), label)
+    checks.spread(p, page("spread"), label)
+    checks.ranks(p, page("pit"))
     if "told_apart" in p:
-        text = "Boosted trees that see condition, energy and distance; held-out halves of the showers."
-        checks.roc(p, add("two_sample", "Can a classifier tell?", text))
-    text = "Muons generated for protons of these energies, weighted by the model's densities into those of iron."
-    checks.reweighted(p, add("reweighting", "From protons to iron by weights", text))
+        checks.roc(p, page("two_sample"))
+    checks.reweighted(p, page("reweighting"))
     metrics = directory.parent / "metrics.jsonl"
     if metrics.exists():
-        rows = [json.loads(line) for line in metrics.read_text().splitlines() if line.strip()]
-        text = "Nats per muon while training, between the exact density and the best one without a condition."
-        profiles.learning(rows, add("learning", "Training between floor and plateau", text))
+        profiles.learning([json.loads(line) for line in metrics.read_text().splitlines() if line.strip()], page("learning"))
     if plateau:
         from muonflow.plateau import draw_plateau, reproduce
 
-        text = "What an earlier training saw, made on purpose: muons torn from their primaries while batches were made. No "
-        text += "capacity helps; whole batches do. Three models trained for this figure on new showers."
-        draw_plateau(reproduce(), add("plateau", "The plateau, and its cause", text))
+        draw_plateau(reproduce(), page("plateau"))
     return drawn
 
 

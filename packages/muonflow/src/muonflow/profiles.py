@@ -15,6 +15,7 @@ __all__ = ["beside_published", "learning", "mean_multiplicity"]
 DATA, MODEL, EXACT, OTHER = PALETTE[6], PALETTE[0], PALETTE[1], PALETTE[3]
 BECHERINI = "Becherini et al. 2006"
 STEEP = 0.8  # least cosine of the zenith angle for spectra near the vertical
+FEWEST = 5  # values of the loss, from which a slope is no accident
 LARGEST = 200  # muons of a bundle in sums over the published multiplicities
 
 
@@ -129,9 +130,7 @@ def learning(rows: list[dict[str, float]], path: Path) -> Arrays:
                 axes.plot(x, y, color="0.6" if train else MODEL, lw=0.7 if train else 1.2, marker="" if train else "o", ms=3,
                           label="training batches" if train else "validation")  # fmt: skip
                 if train:
-                    known = {w: s for w, s in slopes(x, smoothed(x, y)).items() if np.isfinite(s) and w <= x[-1]}
-                    text = "slope [nat per 1000 steps]\n" + "\n".join(f"last {w}: {s:+.4f}" for w, s in known.items())
-                    axes.text(0.97, 0.28, text, transform=axes.transAxes, fontsize=6, ha="right", va="bottom")
+                    axes.text(0.97, 0.28, _slopes(x, y), transform=axes.transAxes, fontsize=6, ha="right", va="bottom")
         for name, (text, color, dash) in lines.items():
             last = [r[name] for r in rows if name in r]
             if last:
@@ -144,3 +143,14 @@ def learning(rows: list[dict[str, float]], path: Path) -> Arrays:
         axes.legend()
         save(figure, path)
     return {name: np.array(points) for name, points in steps.items()}
+
+
+def _slopes(steps: np.ndarray, loss: np.ndarray) -> str:
+    """The slopes of a loss over those windows that lie within the run and hold enough values."""
+    found = slopes(steps, smoothed(steps, loss))
+    said = [
+        f"last {window} steps: {slope:+.4f}"
+        for window, slope in found.items()
+        if window <= steps[-1] and (steps >= steps[-1] - window).sum() >= FEWEST
+    ]
+    return "\n".join(["slope [nat per 1000 steps]", *said]) if said else ""

@@ -24,7 +24,7 @@ from skyloom.run.files import write_whole
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["about_of", "events_of", "read_conditions", "read_events", "stream_conditions", "write_events"]
+__all__ = ["about_of", "events_of", "read_events", "stream_conditions", "write_events"]
 
 NEEDED = ("E0_GeV", "zenith_rad", "A", "depth_m")
 
@@ -89,14 +89,9 @@ def events_of(table: "pa.Table", path: str | Path) -> Events:
     return Events(condition, lengths, torch.as_tensor(muons), columns)
 
 
-def read_conditions(path: str | Path) -> tuple[Tensor, list[str]]:
-    """Conditions [N, 4] and event names of a Parquet or CSV table that need hold no muons."""
-    pieces = list(stream_conditions(path))
-    return torch.cat([condition for condition, _ in pieces]), [name for _, names in pieces for name in names]
-
-
 def stream_conditions(path: str | Path, rows: int = 16_384) -> Iterator[tuple[Tensor, list[str]]]:
-    """The same in pieces of exactly `rows` events (the last may hold fewer), of which only one is in memory."""
+    """Conditions [N, 4] and event names of a Parquet or CSV table that need hold no muons, in pieces of exactly `rows` events
+    (the last may hold fewer), of which only one is in memory."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet as pq
