@@ -8,7 +8,7 @@ import torch
 from muonflow.coordinates import FEATURES
 from skyloom.errors import ConfigError
 from skyloom.flows import Box, StudentT
-from skyloom.flows.autoregressive import SplineMap
+from skyloom.flows.univariate import SplineMap
 
 __all__ = ["check"]
 

@@ -35,6 +35,7 @@ class Step(nn.Module):
     """One invertible layer `y -> z` of vectors that lie features first, `[D, ...]`."""
 
     largest = LARGEST  # coordinates that it can take, where it is the first
+    rows_of_draws = 2 * ROWS_AT_ONCE  # at once where an object's draws lie side by side: hidden units come object by object
 
     def of_context(self) -> tuple[Tensor, Tensor] | None:
         """Weights `[P, C]` and biases `[P]` of all that is linear in the context; None where there is nothing."""
@@ -140,13 +141,17 @@ class Bound(Transform):
         givens = self._raw(contexts) if draws == 1 and self._kept is None else self._ready(contexts)
         if swap:
             givens = [g if g is None else Given(g.value.transpose(1, 2), g.ready) for g in givens]
-        z, ladj = self._in_chunks(columns, givens, inverse)
+        z, ladj = self._in_chunks(columns, givens, inverse, self._most(swap))
         if swap:
             z, ladj = z.transpose(1, 2), ladj.T
         return z.permute(1, 2, 0).reshape(*shape, -1), ladj.reshape(shape)
 
-    def _in_chunks(self, y: Tensor, givens: list[Given | None], inverse: bool) -> tuple[Tensor, Tensor]:
-        most = ROWS_AT_ONCE if y.device.type == "cpu" else ROWS_ON_A_DEVICE
+    def _most(self, swap: bool) -> int:
+        """Rows through all layers together on a processor."""
+        return min((step.rows_of_draws for step in self.steps), default=ROWS_AT_ONCE) if swap else ROWS_AT_ONCE
+
+    def _in_chunks(self, y: Tensor, givens: list[Given | None], inverse: bool, most: int) -> tuple[Tensor, Tensor]:
+        most = most if y.device.type == "cpu" else ROWS_ON_A_DEVICE
         whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or y[0].numel() <= most
         if whole and y.shape[1] == 1:  # two axes are handled faster than three
             flat = [g if g is None else Given(g.value.squeeze(1), g.ready) for g in givens]
