@@ -110,7 +110,8 @@ def rank_curves(axes: Any, predictions: Arrays) -> Arrays:
     right.plot(recall, purity, label=f"average precision {ranking.average_precision:.3f}")
     right.axhline(lens.mean(), color="0.5", lw=0.8, ls="--")
     right.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="completeness", ylabel="purity")
-    right.legend(loc="lower left", bbox_to_anchor=(0, 0.12))
+    low = ranking.average_precision < 0.5  # the curve lies below its middle: words go above it, else beneath
+    right.legend(loc="upper right" if low else "lower left", bbox_to_anchor=(1, 1) if low else (0, 0.12))
     return {"fpr": fpr, "tpr": tpr, "purity": purity, "recall": recall}
 
 
