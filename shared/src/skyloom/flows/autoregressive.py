@@ -75,6 +75,7 @@ class SplineAutoregressive(_Masked):
             that is "learned".
         base, embed, tails: As in `GlowCoupling`.
 
+    >>> import torch
     >>> flow = SplineAutoregressive(3, 2, transforms=2)
     >>> y, log_p = flow(torch.zeros(5, 2)).sample_and_log_prob((10,))
     >>> y.shape, log_p.shape
