@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lensfind.evaluate.across import across
+from lensfind.evaluate.across import across, opened
 from skyloom.errors import ConfigError
 from skyloom.metrics import auroc_delong
 from skyloom.run import Run
@@ -46,7 +46,7 @@ def runs(skies, tmp_path, monkeypatch):
 
 
 def test_every_sky_is_seen_through_its_own_noise(runs, skies):
-    found = across(runs)
+    found = across(opened([str(run.directory) for run in runs]))
     assert [line["learned"] for line in found] == ["lsst", "other"]
     rows = skies["lsst"].test["labelled"].numpy() == 0
     lens = skies["lsst"].test["lens"].numpy()[rows] > 0

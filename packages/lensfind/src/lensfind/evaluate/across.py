@@ -17,7 +17,7 @@ from skyloom.metrics import auroc_delong
 from skyloom.run import Run
 from skyloom.training.progress import said
 
-__all__ = ["across"]
+__all__ = ["across", "opened"]
 
 
 def across(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -53,7 +53,12 @@ def across(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return found
 
 
+def opened(directories: Sequence[str]) -> list[Run]:
+    """Runs to which what is found is added."""
+    return [Run.open(Path(directory), writable=True) for directory in directories]
+
+
 if __name__ == "__main__":
-    for line in across([Run.open(Path(word)) for word in sys.argv[1:]]):
+    for line in across(opened(sys.argv[1:])):
         cells = ", ".join(f"{name} {value['value']:.3f}" for name, value in line["auroc"].items())
         said(f"learned {line['learned']}: {cells}")
