@@ -71,9 +71,9 @@ analyse: $(STAMP)
 .DEFAULT: ; @$(RUN) $@
 
 test: $(STAMP)     ## everything that needs no GPU and no patience
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not gpu' $(args)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not gpu' $(args)
 test-all: $(STAMP) ## the slow tests too
-	$(BIN)/python -m pytest -n 2 -m 'not gpu' --hypothesis-profile=default $(args)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not gpu' --hypothesis-profile=default $(args)
 test-gpu: $(STAMP) ## those that need a CUDA device
 	$(BIN)/python -m pytest -m gpu $(args)
 lint: $(STAMP)     ## ruff, mypy and the import contracts
