@@ -71,17 +71,17 @@ def _launch(run: Run, config: dict[str, Any], stop: StopSignals) -> Outcome:
     from skyloom.training.hardware import spawns
 
     fabric = build(config, "hardware")
-    directory = str(run.directory)
+    directory, own = str(run.directory), spawns(fabric)
     with no_mistake(run.directory) if fabric.global_rank == 0 else contextlib.nullcontext():
         try:
-            if spawns(fabric):
+            if own:
                 with forwarding(stop, fabric._strategy.num_processes) as desk:
                     return fabric.launch(work, directory, config, desk)
             fabric.launch()  # one process, or as many as a scheduler has started
             return work(fabric, directory, config)
         except Exception:
             found = mistake(run.directory)
-            if found is None and stop.requested is not None and spawns(fabric):
+            if found is None and stop.requested is not None and own:
                 gone = Interrupted(stop.requested)
                 found = {"status": "interrupted", "metrics": {}, "reason": str(gone), "signum": gone.signum}
             if found is None:

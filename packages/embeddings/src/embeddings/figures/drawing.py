@@ -10,7 +10,7 @@ from embeddings.figures import knowledge, likeness, places
 from embeddings.figures.named import SETS, named
 from embeddings.figures.pieces import About, canvas, of
 from skyloom.errors import ConfigError, nearest
-from skyloom.plots import Figure
+from skyloom.plots import Figure, labelled
 
 __all__ = ["draw"]
 
@@ -39,7 +39,7 @@ def draw(
     todo += [(n.name, n.title, n.caption, n.draw, n.options) for which in sets for n in named(which, predictions, about)]
     synthetic = " Synthetic data." if about["synthetic"] else ""
     drawn = []
-    with canvas(dpi):
+    with canvas(dpi), labelled(bool(about["synthetic"])):
         for name, title, caption, function, options in todo:
             path = directory / f"{name}.png"
             function(predictions, about, path, **options)

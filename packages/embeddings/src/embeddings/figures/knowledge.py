@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from embeddings.figures.anchors import anchors_of
-from embeddings.figures.pieces import MODALITY_COLOURS, MODALITY_MARKS, About, bars, finish, label_of, of, property_axis
-from skyloom.plots import PAGE, PALETTE, panels
+from embeddings.figures.pieces import MODALITY_COLOURS, MODALITY_MARKS, About, bars, label_of, of, property_axis
+from skyloom.plots import PAGE, PALETTE, panels, save
 
 __all__ = ["classes", "has_known", "labels", "partial", "probes"]
 
@@ -36,7 +36,7 @@ def probes(predictions: Mapping[str, np.ndarray], about: About, path: Path) -> d
         axes.grid(visible=False, axis="y")
     property_axis(grid[0], about, names)
     _legend(figure, grid[0], about)
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 
@@ -117,7 +117,7 @@ def partial(predictions: Mapping[str, np.ndarray], about: About, path: Path) -> 
         property_axis(row, about, names)
     handles, words = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, words, loc="outside lower center", ncols=2)
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 
@@ -154,7 +154,7 @@ def labels(predictions: Mapping[str, np.ndarray], about: About, path: Path, most
         axes.set_ylabel("held-out $R^2$")
     handles, words = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, words, loc="outside lower center", ncols=min(len(words), 4))
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 
@@ -195,7 +195,7 @@ def classes(predictions: Mapping[str, np.ndarray], about: About, path: Path) -> 
         line[-1].set_yticks(y, [row["embedding"] for row in rows], fontsize=6)
     handles, words = grid[0, -1].get_legend_handles_labels()
     figure.legend(handles, words, loc="outside lower center", ncols=3)
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from embeddings.figures.pieces import About, colour_limits, finish, label_of, of, scatter
+from embeddings.figures.pieces import About, colour_limits, label_of, of, scatter
 from embeddings.probes.legacy import null_level
-from skyloom.plots import PAGE, PALETTE, panels
+from skyloom.plots import PAGE, PALETTE, panels, save
 
 __all__ = ["axis_bars", "component_heatmap", "components_panel", "dimension_bars", "downstream"]
 
@@ -49,7 +49,7 @@ def _bars(
     top = max(float(np.nanmax([v for p in plotted.values() for one in p.values() for v in one])), 0.05)
     axes.set_ylim(0, 1.1 * top)
     axes.legend(fontsize=6.5, ncols=2)
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 
@@ -72,7 +72,7 @@ def component_heatmap(predictions: Predictions, about: About, path: Path, embedd
     axes.set_title(f"{embedding}: Pearson r (noise: {null_level(1, known):.2f})", fontsize=7)
     axes.grid(visible=False)
     figure.colorbar(layer, ax=axes, fraction=0.03)
-    finish(figure, about, path)
+    save(figure, path)
     return table
 
 
@@ -101,7 +101,7 @@ def components_panel(predictions: Predictions, about: About, path: Path, embeddi
         axes.hist(values, bins=50, color="#4682B4")
         axes.set(xlabel=label, ylabel="objects")
     figure.suptitle(embedding, fontsize=8)
-    finish(figure, about, path)
+    save(figure, path)
     return {"length": length}
 
 
@@ -123,7 +123,7 @@ def downstream(predictions: Predictions, about: About, path: Path, embedding: st
         axes.set_title(f"$R^2$ = {row['r2']:.3f}, RMSE = {rmse:.3f}", fontsize=7)
         scores[name] = row["r2"]
     figure.suptitle(embedding, fontsize=8)
-    finish(figure, about, path)
+    save(figure, path)
     return scores
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from embeddings.figures.pieces import About, bars, finish, of, property_axis, shown_pairs
-from skyloom.plots import PAGE, PALETTE, panels
+from embeddings.figures.pieces import About, bars, of, property_axis, shown_pairs
+from skyloom.plots import PAGE, PALETTE, panels, save
 
 __all__ = ["cosine_histograms", "cosine_with_redshift", "differences", "joint", "retrieval", "same_neighbours", "similarities"]
 
@@ -52,7 +52,7 @@ def _per_pair(
         axes.set_title(title.format(first, second), fontsize=7)
         plotted[f"{first} ~ {second}"] = dict(zip(("value", "low", "high", "known"), (value, low, high, known), strict=True))
     property_axis(grid[0], about, names)
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 
@@ -83,7 +83,7 @@ def similarities(
         axes.tick_params(axis="y", length=0)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 
@@ -107,7 +107,7 @@ def retrieval(predictions: Mapping[str, np.ndarray], about: About, path: Path) -
     grid[0, 0].set_yticks(y, [f"{one} → {two}" for one, two in routes], fontsize=6)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 
@@ -136,7 +136,7 @@ def cosine_histograms(
         plotted[row["pair"]] = raw
     for axes in grid[:, 0]:
         axes.set_ylabel("objects")
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 
@@ -164,7 +164,7 @@ def cosine_with_redshift(
         axes.set(xlabel="redshift", ylabel="cosine, raw")
         axes.set_title(row["pair"].replace(" ~ ", "\n"), fontsize=6.5)
         plotted[row["pair"]] = mean
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 
@@ -183,7 +183,7 @@ def same_neighbours(predictions: Mapping[str, np.ndarray], about: About, path: P
     axes.set_xticks(x, [f"{row['first']}\n{row['second']}" for row in rows], fontsize=6)
     axes.set(ylabel="share", ylim=(0, 1.05))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    finish(figure, about, path)
+    save(figure, path)
     return {"same": same, "overlap": overlap, "chance": chance}
 
 

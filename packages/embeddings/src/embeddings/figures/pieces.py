@@ -1,13 +1,12 @@
-"""What the figures have in common: colours, scatter plots with grey for the missing, and how they are finished."""
+"""What the figures have in common: colours, and scatter plots with grey for the missing."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from skyloom.plots import PAGE, PALETTE, save, style
+from skyloom.plots import PAGE, PALETTE, style
 
 __all__ = [
     "CLASS_COLOURS",
@@ -19,7 +18,6 @@ __all__ = [
     "bars",
     "canvas",
     "colour_limits",
-    "finish",
     "label_of",
     "of",
     "place_of",
@@ -123,15 +121,6 @@ def scatter(
 def point_size(points: int) -> float:
     """8 square points for a few thousand, less where they would cover each other."""
     return float(np.clip(20000 / max(points, 1), 0.6, 8.0))
-
-
-def finish(figure: Any, about: About, path: Path) -> None:
-    if about["synthetic"]:
-        if figure.get_suptitle():
-            figure.suptitle(f"{figure.get_suptitle()} (synthetic data)", fontsize=8)
-        else:
-            figure.suptitle("synthetic data", x=0.995, ha="right", fontsize=6, color="0.4")
-    save(figure, path)
 
 
 def wide(columns: int) -> float:

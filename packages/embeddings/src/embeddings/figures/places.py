@@ -12,13 +12,12 @@ from embeddings.figures.pieces import (
     OTHER,
     About,
     colour_limits,
-    finish,
     place_of,
     point_size,
     scatter,
     wide,
 )
-from skyloom.plots import PAGE, panels
+from skyloom.plots import PAGE, panels, save
 
 __all__ = ["by_bins", "by_class", "by_density", "by_property", "histograms", "outliers", "rows_of_panels"]
 
@@ -52,7 +51,7 @@ def by_property(
         shown = [axes for axes, _ in cells]
         colour_bar = figure.colorbar(layer, ax=shown, label=entry["axis"], extend="both", fraction=0.03, aspect=30)
         colour_bar.solids.set_alpha(1.0)
-    finish(figure, about, path)
+    save(figure, path)
     return {"limits": limits, "points": points}
 
 
@@ -80,7 +79,7 @@ def by_class(
             axes.scatter(*xy[mine].T, s=size, c=colour, lw=0, alpha=0.7, label=word, rasterized=True)
         axes.legend(fontsize=5.5, markerscale=2.0, loc="best", handletextpad=0.2)
         axes.set(title=embedding, xlabel=first, ylabel=second, xticks=[], yticks=[])
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 
@@ -110,7 +109,7 @@ def by_bins(predictions: Predictions, about: About, path: Path, embedding: str) 
         )
     axes.legend(fontsize=6, markerscale=2.5)
     axes.set(title=embedding, xlabel=first, ylabel=second, xticks=[], yticks=[])
-    finish(figure, about, path)
+    save(figure, path)
     return counts
 
 
@@ -129,7 +128,7 @@ def by_density(predictions: Predictions, about: About, path: Path, embedding: st
     )
     figure.colorbar(layer, ax=axes, label="density in the map", fraction=0.05)
     axes.set(title=embedding, xlabel=first, ylabel=second, xticks=[], yticks=[])
-    finish(figure, about, path)
+    save(figure, path)
     return {"density": density}
 
 
@@ -145,7 +144,7 @@ def histograms(
     grid[0, 1].hist(values, bins=bins, cumulative=True, color="#4682B4")
     for axes, word in zip(grid[0], ("objects", "objects, cumulative"), strict=True):
         axes.set(xlabel=label, ylabel=word)
-    finish(figure, about, path)
+    save(figure, path)
     return {"counts": counts}
 
 
@@ -169,7 +168,7 @@ def outliers(predictions: Predictions, about: About, path: Path, method: str, sh
             plotted[f"{embedding} {name}"] = high
         axes.legend(fontsize=5.5, loc="best")
         axes.set(title=embedding, xlabel=first, ylabel=second, xticks=[], yticks=[])
-    finish(figure, about, path)
+    save(figure, path)
     return plotted
 
 

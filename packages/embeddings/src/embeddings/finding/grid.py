@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from embeddings.figures.pieces import About, canvas, finish, label_of
+from embeddings.figures.pieces import About, canvas, label_of
 from embeddings.finding.search import rows_of
 from skyloom.data.tables import read_columns
 from skyloom.errors import DataError
-from skyloom.plots import PAGE, panels
+from skyloom.plots import PAGE, labelled, panels, save
 from skyloom.run import Run
 
 __all__ = ["draw_grid", "similar"]
@@ -64,7 +64,7 @@ def draw_grid(
     every = np.hstack([rows[:, None], near])
     pictures = _pictures(columns, about, every, images)
     height = (1.0 if images else 0.55) * len(rows) + 0.35
-    with canvas():
+    with canvas(), labelled(bool(about["synthetic"])):
         figure, grid = panels(len(rows), every.shape[1], width=PAGE, height=height, squeeze=False)
         for line, shown in zip(grid, every, strict=True):
             for k, (axes, row) in enumerate(zip(line, shown, strict=True)):
@@ -81,7 +81,7 @@ def draw_grid(
                 for spine in axes.spines.values():
                     spine.set_visible(True)
                     spine.set_color("#D55E00" if k == 0 else "0.85")
-        finish(figure, about, path)
+        save(figure, path)
     return every
 
 
